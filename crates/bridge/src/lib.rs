@@ -1,0 +1,1 @@
+//! Flows between MQTT, the log and the documents: routes, delivers, sinks.

@@ -1,0 +1,1 @@
+//! One write-ahead log, topic partitions, tables and their recovery.

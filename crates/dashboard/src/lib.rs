@@ -1,0 +1,1 @@
+//! The HTTP door: health, metrics, documents and the log over JSON.

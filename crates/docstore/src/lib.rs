@@ -1,0 +1,1 @@
+//! Documents kept in SQLite and found by MongoDB's filter notation.

@@ -1,0 +1,1 @@
+//! What the MQTT broker decides, without sockets, clocks or disk.

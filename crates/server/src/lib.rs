@@ -1,0 +1,1 @@
+//! Headwater: configuration, listeners, wiring and the command line.
