@@ -1,0 +1,38 @@
+//! PUBACK: the receiver takes over a QoS 1 message (MQTT 5.0, 3.4).
+
+use crate::ack::AckProperties;
+use crate::packet::PacketId;
+use crate::reason::reason_codes;
+
+/// PUBACK (MQTT 5.0, 3.4). Reason and properties are left out in 3.1 and 3.1.1.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PubAck {
+    pub packet_id: PacketId,
+    pub reason: PubAckReason,
+    pub properties: Option<Box<AckProperties>>,
+}
+
+impl PubAck {
+    pub fn new(packet_id: PacketId, reason: PubAckReason) -> Self {
+        Self {
+            packet_id,
+            reason,
+            properties: None,
+        }
+    }
+}
+
+reason_codes! {
+    /// PUBACK Reason Codes (MQTT 5.0, table 3-4).
+    PubAckReason of PubAck {
+        Success = 0x00,
+        NoMatchingSubscribers = 0x10,
+        UnspecifiedError = 0x80,
+        ImplementationSpecificError = 0x83,
+        NotAuthorized = 0x87,
+        TopicNameInvalid = 0x90,
+        PacketIdentifierInUse = 0x91,
+        QuotaExceeded = 0x97,
+        PayloadFormatInvalid = 0x99,
+    }
+}

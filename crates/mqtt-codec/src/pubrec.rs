@@ -1,0 +1,38 @@
+//! PUBREC: the receiver takes over a QoS 2 message (MQTT 5.0, 3.5).
+
+use crate::ack::AckProperties;
+use crate::packet::PacketId;
+use crate::reason::reason_codes;
+
+/// PUBREC (MQTT 5.0, 3.5). Reason and properties are left out in 3.1 and 3.1.1.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PubRec {
+    pub packet_id: PacketId,
+    pub reason: PubRecReason,
+    pub properties: Option<Box<AckProperties>>,
+}
+
+impl PubRec {
+    pub fn new(packet_id: PacketId, reason: PubRecReason) -> Self {
+        Self {
+            packet_id,
+            reason,
+            properties: None,
+        }
+    }
+}
+
+reason_codes! {
+    /// PUBREC Reason Codes (MQTT 5.0, table 3-5).
+    PubRecReason of PubRec {
+        Success = 0x00,
+        NoMatchingSubscribers = 0x10,
+        UnspecifiedError = 0x80,
+        ImplementationSpecificError = 0x83,
+        NotAuthorized = 0x87,
+        TopicNameInvalid = 0x90,
+        PacketIdentifierInUse = 0x91,
+        QuotaExceeded = 0x97,
+        PayloadFormatInvalid = 0x99,
+    }
+}
