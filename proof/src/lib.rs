@@ -1,0 +1,11 @@
+//! The proof that an acknowledgement means what `docs/proof.md` says: a history checker, and the faults it judges.
+//!
+//! For: driving the built program from outside, hurting it, and judging what it did from the history alone.
+//! Not for: anything inside the program; of its crates only `headwater-mqtt-codec` is used, for the client's side of the wire.
+//! Calls: `judge` is pure; `client`, `kafka` and `program` talk to what is under test; `fault` does the harm.
+//! Holds: the harness is never killed itself, and a run in which too little happened fails.
+
+pub mod evidence;
+pub mod history;
+pub mod judge;
+pub mod payload;
