@@ -1,8 +1,17 @@
 //! DISCONNECT: the last packet of a connection, with the reason (MQTT 5.0, 3.14).
 
-use crate::property::UserProperties;
+use bytes::Bytes;
+
+use crate::decoder::Side;
+use crate::error::DecodeError;
+use crate::packet::{PacketType, Version};
+use crate::property::{
+    Owner, Properties, PropertyId, PropertyReader, PropertyWriter, UserProperties, properties_len,
+    put_properties,
+};
 use crate::reason::reason_codes;
 use crate::text::Text;
+use crate::wire::{self, Body, Writer};
 
 /// DISCONNECT (MQTT 5.0, 3.14). In 3.1 and 3.1.1 only a Client sends it, and it carries nothing.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,5 +69,74 @@ reason_codes! {
         MaximumConnectTime = 0xa0,
         SubscriptionIdentifiersNotSupported = 0xa1,
         WildcardSubscriptionsNotSupported = 0xa2,
+    }
+}
+
+impl Disconnect {
+    pub(crate) fn decode(
+        body: &mut Bytes,
+        version: Version,
+        from: Side,
+    ) -> Result<Self, DecodeError> {
+        let mut disconnect = Self::new(DisconnectReason::NormalDisconnection);
+        // A Remaining Length of 0 means a normal one, of 1 no properties (3.14.2.1, 3.14.2.2.1).
+        if version < Version::V5 || body.is_empty() {
+            return Ok(disconnect);
+        }
+        disconnect.reason = DisconnectReason::try_from(wire::u8(body, "disconnect reason code")?)?;
+        if body.is_empty() {
+            return Ok(disconnect);
+        }
+        let mut reader = PropertyReader::open(body, Owner::Packet(PacketType::Disconnect))?;
+        while let Some(id) = reader.next()? {
+            match id {
+                // [MQTT-3.14.2-2]
+                PropertyId::SessionExpiryInterval if from == Side::Server => {
+                    let packet = PacketType::Disconnect;
+                    return Err(DecodeError::PropertyDirection {
+                        packet,
+                        property: id,
+                    });
+                }
+                PropertyId::SessionExpiryInterval => {
+                    disconnect.session_expiry_interval = Some(reader.u32(id)?);
+                }
+                PropertyId::ReasonString => disconnect.reason_string = Some(reader.text(id)?),
+                PropertyId::ServerReference => disconnect.server_reference = Some(reader.text(id)?),
+                other => return Err(reader.not_allowed(other)),
+            }
+        }
+        disconnect.user_properties = reader.finish();
+        Ok(disconnect)
+    }
+}
+
+impl Body for Disconnect {
+    fn first_byte(&self) -> u8 {
+        0xe0
+    }
+
+    fn write<W: Writer>(&self, version: Version, out: &mut W) {
+        let properties = properties_len(self) > 0;
+        let normal = self.reason == DisconnectReason::NormalDisconnection;
+        if version < Version::V5 || (normal && !properties) {
+            return;
+        }
+        out.put_u8(self.reason.code());
+        if properties {
+            put_properties(self, out);
+        }
+    }
+}
+
+impl Properties for Disconnect {
+    fn write<W: Writer>(&self, out: &mut PropertyWriter<'_, W>) {
+        out.optional_u32(
+            PropertyId::SessionExpiryInterval,
+            self.session_expiry_interval,
+        );
+        out.text(PropertyId::ServerReference, self.server_reference.as_ref());
+        out.text(PropertyId::ReasonString, self.reason_string.as_ref());
+        out.user_properties(&self.user_properties);
     }
 }

@@ -30,6 +30,7 @@ mod text;
 pub mod topic;
 mod unsuback;
 mod unsubscribe;
+mod wire;
 
 pub use ack::AckProperties;
 pub use auth::{Auth, AuthReason};

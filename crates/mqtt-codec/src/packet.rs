@@ -9,6 +9,7 @@ use std::num::NonZeroU16;
 
 use bytes::BytesMut;
 
+use crate::wire;
 use crate::{
     Auth, ConnAck, Connect, Disconnect, EncodeError, PubAck, PubComp, PubRec, PubRel, Publish,
     SubAck, Subscribe, UnsubAck, Unsubscribe,
@@ -189,13 +190,42 @@ impl Packet {
 
     /// All bytes of the packet, the fixed header counted: to hold against a peer's Maximum Packet Size.
     pub fn encoded_len(&self, version: Version) -> usize {
-        let _ = version;
-        todo!()
+        match self {
+            Self::Connect(packet) => wire::encoded_len(&**packet, version),
+            Self::ConnAck(packet) => wire::encoded_len(&**packet, version),
+            Self::Publish(packet) => packet.as_view().encoded_len(version),
+            Self::PubAck(packet) => wire::encoded_len(packet, version),
+            Self::PubRec(packet) => wire::encoded_len(packet, version),
+            Self::PubRel(packet) => wire::encoded_len(packet, version),
+            Self::PubComp(packet) => wire::encoded_len(packet, version),
+            Self::Subscribe(packet) => wire::encoded_len(&**packet, version),
+            Self::SubAck(packet) => wire::encoded_len(&**packet, version),
+            Self::Unsubscribe(packet) => wire::encoded_len(&**packet, version),
+            Self::UnsubAck(packet) => wire::encoded_len(&**packet, version),
+            Self::PingReq | Self::PingResp => 2,
+            Self::Disconnect(packet) => wire::encoded_len(&**packet, version),
+            Self::Auth(packet) => wire::encoded_len(&**packet, version),
+        }
     }
 
     /// Appends the packet. A CONNECT is written in its own version.
     pub fn encode(&self, version: Version, out: &mut BytesMut) -> Result<(), EncodeError> {
-        let _ = (version, out);
-        todo!()
+        match self {
+            Self::Connect(packet) => wire::encode(&**packet, version, out),
+            Self::ConnAck(packet) => wire::encode(&**packet, version, out),
+            Self::Publish(packet) => packet.as_view().encode(version, out),
+            Self::PubAck(packet) => wire::encode(packet, version, out),
+            Self::PubRec(packet) => wire::encode(packet, version, out),
+            Self::PubRel(packet) => wire::encode(packet, version, out),
+            Self::PubComp(packet) => wire::encode(packet, version, out),
+            Self::Subscribe(packet) => wire::encode(&**packet, version, out),
+            Self::SubAck(packet) => wire::encode(&**packet, version, out),
+            Self::Unsubscribe(packet) => wire::encode(&**packet, version, out),
+            Self::UnsubAck(packet) => wire::encode(&**packet, version, out),
+            Self::PingReq => wire::put_fixed_header(0xc0, 0, 0, out),
+            Self::PingResp => wire::put_fixed_header(0xd0, 0, 0, out),
+            Self::Disconnect(packet) => wire::encode(&**packet, version, out),
+            Self::Auth(packet) => wire::encode(&**packet, version, out),
+        }
     }
 }

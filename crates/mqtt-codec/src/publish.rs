@@ -4,10 +4,16 @@ use std::num::NonZeroU16;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::error::EncodeError;
-use crate::packet::{PacketId, QoS, Version};
-use crate::property::{PayloadFormat, SubscriptionId, UserProperties};
+use crate::decoder::Side;
+use crate::error::{DecodeError, EncodeError};
+use crate::packet::{PacketId, PacketType, QoS, Version};
+use crate::property::{
+    Owner, PayloadFormat, Properties, PropertyId, PropertyReader, PropertyWriter, SubscriptionId,
+    UserProperties, properties_len,
+};
 use crate::text::{Binary, Text};
+use crate::topic;
+use crate::wire::{self, Length, Writer, put_fixed_header};
 
 /// The QoS of a PUBLISH with what belongs to it: no Packet Identifier and no DUP at QoS 0
 /// [MQTT-2.2.1-2], [MQTT-3.3.1-2], always an identifier above it [MQTT-2.2.1-3].
@@ -117,29 +123,214 @@ impl Publish {
     }
 }
 
+/// The low four bits of the first byte.
+pub(crate) mod flags {
+    pub(crate) const DUP: u8 = 0b1000;
+    pub(crate) const QOS_SHIFT: u8 = 1;
+    pub(crate) const RETAIN: u8 = 0b0001;
+}
+
+impl Publish {
+    /// `first_byte` has been checked by [`check_flags`].
+    pub(crate) fn decode(
+        first_byte: u8,
+        body: &mut Bytes,
+        version: Version,
+        from: Side,
+    ) -> Result<Self, DecodeError> {
+        let qos = QoS::from_bits(first_byte >> flags::QOS_SHIFT & 0b11).ok_or(DecodeError::QoS)?;
+        let dup = first_byte & flags::DUP != 0;
+        let topic = wire::text(body, "topic name")?;
+        let delivery = match qos {
+            QoS::AtMostOnce => Delivery::AtMostOnce,
+            QoS::AtLeastOnce => Delivery::AtLeastOnce {
+                packet_id: wire::packet_id(body)?,
+                dup,
+            },
+            QoS::ExactlyOnce => Delivery::ExactlyOnce {
+                packet_id: wire::packet_id(body)?,
+                dup,
+            },
+        };
+        let mut publish = Self {
+            delivery,
+            retain: first_byte & flags::RETAIN != 0,
+            topic,
+            topic_alias: None,
+            subscription_ids: Vec::new(),
+            properties: None,
+            payload: Bytes::new(),
+        };
+        if version == Version::V5 {
+            publish.read_properties(body, from)?;
+        }
+        if publish.topic.is_empty() {
+            match publish.topic_alias {
+                Some(_) => {}
+                None => return Err(DecodeError::NoTopic),
+            }
+        } else if !topic::validate_name(&publish.topic) {
+            return Err(DecodeError::TopicName);
+        }
+        publish.payload = std::mem::take(body);
+        Ok(publish)
+    }
+
+    fn read_properties(&mut self, body: &mut Bytes, from: Side) -> Result<(), DecodeError> {
+        let mut reader = PropertyReader::open(body, Owner::Packet(PacketType::Publish))?;
+        let mut properties = PublishProperties::default();
+        while let Some(id) = reader.next()? {
+            match id {
+                PropertyId::PayloadFormatIndicator => {
+                    properties.payload_format = Some(reader.payload_format(id)?);
+                }
+                PropertyId::MessageExpiryInterval => {
+                    properties.message_expiry_interval = Some(reader.u32(id)?);
+                }
+                PropertyId::ContentType => properties.content_type = Some(reader.text(id)?),
+                PropertyId::ResponseTopic => {
+                    properties.response_topic = Some(reader.response_topic()?);
+                }
+                PropertyId::CorrelationData => {
+                    properties.correlation_data = Some(reader.binary(id)?);
+                }
+                PropertyId::TopicAlias => {
+                    let alias = NonZeroU16::new(reader.u16(id)?);
+                    self.topic_alias = Some(alias.ok_or(DecodeError::ZeroTopicAlias)?);
+                }
+                // [MQTT-3.3.4-6]
+                PropertyId::SubscriptionIdentifier if from == Side::Client => {
+                    let packet = PacketType::Publish;
+                    return Err(DecodeError::PropertyDirection {
+                        packet,
+                        property: id,
+                    });
+                }
+                PropertyId::SubscriptionIdentifier => {
+                    self.subscription_ids.push(reader.subscription_id()?);
+                }
+                other => return Err(reader.not_allowed(other)),
+            }
+        }
+        properties.user_properties = reader.finish();
+        if properties != PublishProperties::default() {
+            self.properties = Some(Box::new(properties));
+        }
+        Ok(())
+    }
+
+    /// As [`PublishRef::encode_head`]: for a driver that sends a large payload without copying it.
+    pub fn encode_head(&self, version: Version, out: &mut BytesMut) -> Result<(), EncodeError> {
+        self.as_view().encode_head(version, out)
+    }
+}
+
+/// Refuses what the first byte of a PUBLISH may not say.
+pub(crate) fn check_flags(first_byte: u8, version: Version) -> Result<(), DecodeError> {
+    match QoS::from_bits(first_byte >> flags::QOS_SHIFT & 0b11) {
+        None => Err(DecodeError::QoS), // [MQTT-3.3.1-4]
+        // [MQTT-3.3.1-2]; MQTT 3.1 does not forbid it.
+        Some(QoS::AtMostOnce) if first_byte & flags::DUP != 0 && version > Version::V31 => {
+            Err(DecodeError::DupAtMostOnce)
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 impl PublishRef<'_> {
+    fn first_byte(&self) -> u8 {
+        let dup = if self.delivery.dup() { flags::DUP } else { 0 };
+        let retain = if self.retain { flags::RETAIN } else { 0 };
+        0x30 | dup | (self.delivery.qos() as u8) << flags::QOS_SHIFT | retain
+    }
+
+    /// Property Length; 0 also before 5.0, where there is no such field.
+    fn properties_len(&self, version: Version) -> usize {
+        let none = self.properties.is_none()
+            && self.message_expiry_interval.is_none()
+            && self.topic_alias.is_none()
+            && self.subscription_ids.is_empty();
+        if none || version < Version::V5 {
+            0
+        } else {
+            properties_len(self)
+        }
+    }
+
+    fn remaining_len(&self, version: Version, properties_len: usize) -> usize {
+        let mut length = Length(2 + self.topic.len() + properties_len + self.payload.len());
+        if self.delivery.packet_id().is_some() {
+            length.0 += 2;
+        }
+        if version == Version::V5 {
+            length.put_variable(properties_len);
+        }
+        length.0
+    }
+
     /// All bytes of the packet, fixed header and payload counted.
     pub fn encoded_len(&self, version: Version) -> usize {
-        let _ = version;
-        todo!()
+        let remaining = self.remaining_len(version, self.properties_len(version));
+        let mut length = Length(1 + remaining);
+        length.put_variable(remaining);
+        length.0
     }
 
     /// Appends everything before the payload; the payload's bytes must follow.
     pub fn encode_head(&self, version: Version, out: &mut BytesMut) -> Result<(), EncodeError> {
-        let _ = (version, out);
-        todo!()
+        let properties_len = self.properties_len(version);
+        let remaining = self.remaining_len(version, properties_len);
+        put_fixed_header(
+            self.first_byte(),
+            remaining,
+            remaining - self.payload.len(),
+            out,
+        )?;
+        out.put_prefixed(self.topic.as_bytes());
+        if let Some(packet_id) = self.delivery.packet_id() {
+            Writer::put_u16(out, packet_id.value());
+        }
+        if version == Version::V5 {
+            out.put_variable(properties_len);
+            if properties_len > 0 {
+                self.write(&mut PropertyWriter::new(out));
+            }
+        }
+        Ok(())
     }
 
     /// Appends the whole packet.
     pub fn encode(&self, version: Version, out: &mut BytesMut) -> Result<(), EncodeError> {
-        let _ = (version, out);
-        todo!()
+        self.encode_head(version, out)?;
+        out.put(self.payload);
+        Ok(())
     }
 }
 
-impl Publish {
-    /// As [`PublishRef::encode_head`]: for a driver that sends a large payload without copying it.
-    pub fn encode_head(&self, version: Version, out: &mut BytesMut) -> Result<(), EncodeError> {
-        self.as_view().encode_head(version, out)
+impl Properties for PublishRef<'_> {
+    fn write<W: Writer>(&self, out: &mut PropertyWriter<'_, W>) {
+        out.optional_u32(
+            PropertyId::MessageExpiryInterval,
+            self.message_expiry_interval,
+        );
+        if let Some(alias) = self.topic_alias {
+            out.u16(PropertyId::TopicAlias, alias.get());
+        }
+        for id in self.subscription_ids {
+            out.subscription_id(*id);
+        }
+        if let Some(properties) = self.properties {
+            out.payload_format(properties.payload_format);
+            out.text(PropertyId::ContentType, properties.content_type.as_ref());
+            out.text(
+                PropertyId::ResponseTopic,
+                properties.response_topic.as_ref(),
+            );
+            out.binary(
+                PropertyId::CorrelationData,
+                properties.correlation_data.as_ref(),
+            );
+            out.user_properties(&properties.user_properties);
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! SUBACK: what became of each Topic Filter of a SUBSCRIBE (MQTT 5.0, 3.9).
 
-use crate::ack::AckProperties;
-use crate::packet::{PacketId, QoS};
+use bytes::{Buf, Bytes};
+
+use crate::ack::{AckProperties, put_ack_properties};
+use crate::error::{DecodeError, EncodeError};
+use crate::packet::{PacketId, PacketType, QoS, Version};
 use crate::reason::reason_codes;
+use crate::wire::{self, Body, Writer};
 
 /// SUBACK (MQTT 5.0, 3.9).
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -37,6 +41,73 @@ impl SubAckReason {
             QoS::AtMostOnce => Self::GrantedAtMostOnce,
             QoS::AtLeastOnce => Self::GrantedAtLeastOnce,
             QoS::ExactlyOnce => Self::GrantedExactlyOnce,
+        }
+    }
+}
+
+impl SubAck {
+    pub(crate) fn decode(body: &mut Bytes, version: Version) -> Result<Self, DecodeError> {
+        let packet_id = wire::packet_id(body)?;
+        let properties = match version {
+            Version::V5 => AckProperties::decode(body, PacketType::SubAck)?,
+            Version::V31 | Version::V311 => None,
+        };
+        if body.is_empty() {
+            return Err(DecodeError::EmptyPayload {
+                packet: PacketType::SubAck,
+            });
+        }
+        let reasons: Result<_, _> = body
+            .iter()
+            .map(|code| SubAckReason::decode(*code, version))
+            .collect();
+        body.advance(body.len());
+        Ok(Self {
+            packet_id,
+            properties,
+            reasons: reasons?,
+        })
+    }
+}
+
+impl Body for SubAck {
+    fn first_byte(&self) -> u8 {
+        0x90
+    }
+
+    fn check(&self, _: Version) -> Result<(), EncodeError> {
+        if self.reasons.is_empty() {
+            return Err(EncodeError::EmptyPayload {
+                packet: PacketType::SubAck,
+            });
+        }
+        Ok(())
+    }
+
+    fn write<W: Writer>(&self, version: Version, out: &mut W) {
+        out.put_u16(self.packet_id.value());
+        if version == Version::V5 {
+            put_ack_properties(self.properties.as_deref(), out);
+        }
+        for reason in &self.reasons {
+            // MQTT 3.1.1 has one code for failure. MQTT 3.1 has none; its Clients know this one.
+            let failed_v3 = version < Version::V5 && reason.is_error();
+            out.put_u8(if failed_v3 { 0x80 } else { reason.code() });
+        }
+    }
+}
+
+impl SubAckReason {
+    fn decode(code: u8, version: Version) -> Result<Self, DecodeError> {
+        match Self::try_from(code)? {
+            // MQTT 3.1.1, [MQTT-3.9.3-2]
+            reason if version < Version::V5 && reason.is_error() && code != 0x80 => {
+                Err(DecodeError::ReasonCode {
+                    packet: PacketType::SubAck,
+                    code,
+                })
+            }
+            reason => Ok(reason),
         }
     }
 }
