@@ -1,1 +1,35 @@
-//! Kafka's protocol over the commit log.
+//! Kafka's protocol on port 9092, over the commit log.
+//!
+//! For: stock Kafka clients: produce, fetch, groups, topics and their settings.
+//! Not for: transactions, several nodes, KIP-848 groups; what is not in the table of `api` is not
+//! announced and not served. How records are stored is `headwater_commitlog`'s.
+//! Calls: `headwater_commitlog`, and the program around it through [`Host`].
+//! Holds: a Produce answer (acks 1, all), an OffsetCommit answer and a SyncGroup answer go out after
+//! what they promise is on disk; no request makes us allocate by a number it announces; what is
+//! wrong with one connection ends that connection.
+//!
+//! ```text
+//! connection ──frame──▶ api ──Request──▶ handler ──▶ commitlog
+//!     ▲                                    │ ▲
+//!     └────────────frame───────────────────┘ └──▶ groups (driver) ──▶ group (pure)
+//! ```
+
+mod host;
+mod options;
+mod server;
+mod view;
+
+pub use host::{Action, Alone, Done, Host, Principal};
+pub use options::{GroupLimits, Options};
+pub use server::KafkaServer;
+pub use view::{GroupState, GroupView, MemberView, OffsetView};
+
+/// What [`headwater_commitlog::Log::on_advance`] takes.
+pub type Advanced = Box<dyn Fn(&[headwater_commitlog::PartitionId]) + Send + Sync>;
+
+/// Why the Kafka side cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the stored consumer groups cannot be read: {reason}")]
+    Groups { reason: String },
+}
