@@ -1,1 +1,45 @@
 //! What the MQTT broker decides, without sockets, clocks or disk.
+//!
+//! For: everything between a packet's bytes and the commit it causes: sessions, subscriptions,
+//!   Retained Messages, Wills, what is owed to whom, and who may do it.
+//! Not for: sockets, clocks, threads, disk, tokio. Bytes, committed facts and `now` come in as
+//!   [`Input`]s; what must happen goes out as [`Effect`]s.
+//! Calls: `mqtt-codec`. Called by: `server`, which drives one [`Shard`] a thread.
+//! Holds: the order of commits is the truth. [`distribute`] turns it into the Inputs of the shards.
+//!
+//! A PUBLISH enters in `session::publish_in`, is matched in `matching`, becomes a [`Commit`] when
+//! something durable depends on it, and leaves through `session::publish_out`.
+
+mod commit;
+mod counts;
+mod directory;
+mod effect;
+mod input;
+mod limits;
+mod matching;
+mod message;
+mod output;
+mod owed;
+mod policy;
+mod restore;
+mod retained;
+mod session;
+mod shard;
+mod shared;
+mod tree;
+
+pub use commit::{
+    Change, Claim, Commit, CommitId, Control, Delivery, Position, Receipt, Refusal, Table, Targets,
+    distribute,
+};
+pub use counts::Counts;
+pub use directory::Seat;
+pub use effect::{Effect, OwedReference};
+pub use input::{Cause, ConnectionId, Input, LoadId, Moved, Now, Peer, ShardMessage, Ticket};
+pub use limits::Limits;
+pub use message::{Message, Publisher};
+pub use output::Output;
+pub use policy::{AllowAll, NoRoutes, Policy, Routes, Verdict};
+pub use restore::Restore;
+pub use shard::Shard;
+pub use shared::{Config, Shared};

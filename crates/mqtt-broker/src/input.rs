@@ -1,0 +1,188 @@
+//! What a [`Shard`](crate::Shard) is told.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_mqtt_codec::DisconnectReason;
+
+use crate::directory::Seat;
+use crate::matching::Target;
+use crate::session::Session;
+use crate::{CommitId, Delivery, Message, Position, Receipt, Refusal};
+
+/// The time, read by the driver.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Now {
+    /// Monotonic, in milliseconds from any origin. Intervals are measured with it.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970. Expiry is reckoned with it, so derive it from one reading at start
+    /// plus the monotonic clock: then a jump of the system's clock expires nothing.
+    pub wall_ms: i64,
+}
+
+/// Names a Network Connection; the driver chooses, and never uses one twice in a process.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ConnectionId(pub u64);
+
+/// Who is at the other end of a Network Connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// `None` where there is no address (tests, Unix sockets).
+    pub address: Option<SocketAddr>,
+}
+
+/// Why a Network Connection is gone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cause {
+    /// The peer closed it, or the network did.
+    Peer,
+    /// The driver closed it for a reason of its own; a v5 Client can no longer be told.
+    Driver,
+}
+
+/// Names an [`Effect::Load`](crate::Effect::Load) within its shard.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LoadId(pub u64);
+
+/// The driver's own name for a message it injects.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Ticket(pub u64);
+
+/// One owed message whose record was copied to another place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Moved {
+    /// Offset of the owed entry that refers to it.
+    pub sequence: u64,
+    pub from: Position,
+    pub to: Position,
+}
+
+/// Everything a shard can be told.
+#[derive(Debug)]
+pub enum Input {
+    /// A Network Connection was accepted; the transport's handshake is over.
+    Opened {
+        connection: ConnectionId,
+        peer: Peer,
+    },
+    /// The bytes of one read.
+    Received {
+        connection: ConnectionId,
+        bytes: Bytes,
+    },
+    /// The Network Connection is gone. Not sent after the driver carried out `Effect::Close`.
+    Closed {
+        connection: ConnectionId,
+        cause: Cause,
+    },
+    /// A write that could not take all of the Output at once has now emptied it.
+    Drained { connection: ConnectionId },
+    /// The driver closes this connection in the broker's name: DISCONNECT with this reason first.
+    Disconnect {
+        connection: ConnectionId,
+        reason: DisconnectReason,
+    },
+    /// From [`distribute`](crate::distribute).
+    Committed {
+        id: CommitId,
+        outcome: Result<Receipt, Refusal>,
+    },
+    /// From [`distribute`](crate::distribute).
+    Deliver(Vec<Delivery>),
+    /// From another shard, or from [`distribute`](crate::distribute).
+    FromShard(ShardMessage),
+    /// What `Effect::Load` asked for, in its order; may be shorter, but never empty. `None`: that
+    /// record is gone or unreadable.
+    Loaded {
+        request: LoadId,
+        items: Vec<Option<Arc<Message>>>,
+    },
+    /// A message from elsewhere (HTTP, `deliver`), answered by `Effect::Injected`. One that is
+    /// `stored` is not routed again.
+    Inject {
+        ticket: Ticket,
+        message: Box<Message>,
+    },
+    /// Records of `partition` below offset `before` shall go: what of them is still owed here?
+    /// Answered by `Effect::Owes`.
+    Retire { partition: u32, before: u64 },
+    /// Owed records were copied; these references follow them.
+    Moved(Arc<[Moved]>),
+    /// [`deadline`](crate::Shard::deadline) has come.
+    Tick,
+    /// The process ends: DISCONNECT 0x8B to everyone, floors written. Wills stay with their
+    /// Sessions: their delay starts at the restart.
+    Stop,
+}
+
+/// What one shard tells another. Opaque to the driver, which only carries it.
+#[derive(Debug)]
+pub struct ShardMessage(pub(crate) Between);
+
+#[derive(Debug)]
+pub(crate) enum Between {
+    /// Messages nothing durable depends on.
+    Forward(Vec<Forwarded>),
+    /// Your CONNECT has its client id; a Session with this number may be on its way to you.
+    Claimed {
+        connection: ConnectionId,
+        claim: CommitId,
+        previous: Option<u64>,
+    },
+    /// The client id belongs to another principal.
+    ClaimRefused { connection: ConnectionId },
+    /// Another CONNECT took the client id that `held` claimed: hand the Session over.
+    Surrender {
+        held: CommitId,
+        seat: Option<Arc<Seat>>,
+        to: usize,
+        claim: CommitId,
+    },
+    /// The answer to Surrender: the Session, if it outlives its connection.
+    Handover {
+        claim: CommitId,
+        session: Option<Box<Session>>,
+    },
+    /// A Session as it stood in the log at start.
+    Restored(Box<Session>),
+}
+
+/// One message for the Sessions of another shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Forwarded {
+    pub(crate) message: Arc<Message>,
+    pub(crate) targets: Arc<[Target]>,
+}
+
+impl ShardMessage {
+    pub(crate) fn claimed(
+        connection: ConnectionId,
+        claim: CommitId,
+        previous: Option<u64>,
+    ) -> Self {
+        Self(Between::Claimed {
+            connection,
+            claim,
+            previous,
+        })
+    }
+
+    pub(crate) fn claim_refused(connection: ConnectionId) -> Self {
+        Self(Between::ClaimRefused { connection })
+    }
+
+    pub(crate) fn surrender(
+        held: CommitId,
+        seat: Option<Arc<Seat>>,
+        to: usize,
+        claim: CommitId,
+    ) -> Self {
+        Self(Between::Surrender {
+            held,
+            seat,
+            to,
+            claim,
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! Every bound the broker keeps, with its default.
+//!
+//! For: one place that says how much of anything a Client may cause. What the protocol can
+//!   announce is announced in CONNACK from here.
+//! Not for: reading configuration; `server` fills this.
+
+use std::num::NonZeroU16;
+
+/// Bounds of one broker. All of them are kept; those MQTT 5.0 can announce are announced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Longest packet taken from a Client, in bytes. Default 16 MiB.
+    pub packet_bytes_max: u32,
+    /// Longest packet taken before CONNECT is accepted, in bytes. Default 64 KiB.
+    pub connect_bytes_max: u32,
+    /// How long a Network Connection may take until its CONNECT is whole. Default 5,000.
+    pub connect_ms_max: u64,
+    /// Longest Keep Alive granted in seconds; a longer wish, or none, gets this as Server Keep
+    /// Alive (MQTT 5.0, 3.2.2.3.14). 0 grants everything. Default 0.
+    pub keep_alive_seconds_max: u16,
+    /// QoS 1 and 2 PUBLISHes taken at once from a Client. Default 1,000.
+    pub receive_maximum: NonZeroU16,
+    /// QoS 1 and 2 PUBLISHes sent at once to a Client that allows more. Default 1,000.
+    pub inflight_max: NonZeroU16,
+    /// Topic Aliases a Client may set. Default 32.
+    pub topic_alias_max: u16,
+    /// Longest Session Expiry Interval granted, in seconds. Default 7 days.
+    pub session_expiry_seconds_max: u32,
+    /// Sessions that outlive their connection, in all. Default 1,000,000.
+    pub sessions_max: u64,
+    /// Levels of a Topic Name or Topic Filter. Default 200.
+    pub topic_levels_max: usize,
+    /// Subscriptions of one Session. Default 10,000.
+    pub subscriptions_max: usize,
+    /// Topic Filters in one SUBSCRIBE. Default 1,000.
+    pub filters_per_packet_max: usize,
+    /// Messages one Session may be owed beyond what is in flight. Default 1,000,000.
+    pub queue_messages_max: usize,
+    /// Bytes of payload one Session may be owed. Default 1 GiB.
+    pub queue_bytes_max: u64,
+    /// Bytes waiting in one connection's output before nothing more is fed to it. Default 1 MiB.
+    pub output_bytes_max: usize,
+    /// Commits one connection may have pending before its socket is paused. Default 1,000.
+    pub connection_commits_max: u32,
+    /// Commits one shard may have pending before its publishers are paused. Default 20,000.
+    pub shard_commits_max: usize,
+    /// Bytes of payload a shard keeps so that what is owed need not be read back. Default 32 MiB.
+    pub cache_bytes_max: usize,
+    /// Topic Names a shard remembers the subscribers of. Default 16,384.
+    pub matches_max: usize,
+    /// Retained Messages in all. Default 1,000,000.
+    pub retained_messages_max: usize,
+    /// Bytes of all Retained Messages. Default 1 GiB.
+    pub retained_bytes_max: usize,
+    /// How long what subscribers acknowledged may wait to be written down. Default 1,000.
+    pub floors_ms_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let thousand = NonZeroU16::MIN.saturating_add(999);
+        Self {
+            packet_bytes_max: 16 << 20,
+            connect_bytes_max: 64 << 10,
+            connect_ms_max: 5_000,
+            keep_alive_seconds_max: 0,
+            receive_maximum: thousand,
+            inflight_max: thousand,
+            topic_alias_max: 32,
+            session_expiry_seconds_max: 7 * 24 * 3_600,
+            sessions_max: 1_000_000,
+            topic_levels_max: 200,
+            subscriptions_max: 10_000,
+            filters_per_packet_max: 1_000,
+            queue_messages_max: 1_000_000,
+            queue_bytes_max: 1 << 30,
+            output_bytes_max: 1 << 20,
+            connection_commits_max: 1_000,
+            shard_commits_max: 20_000,
+            cache_bytes_max: 32 << 20,
+            matches_max: 16_384,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 1 << 30,
+            floors_ms_max: 1_000,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Who gets a message: subscriptions that overlap become one delivery a Session.
+//!
+//! For: [`Matched`], what a Topic Name's subscribers are, sorted by the shard they live in, and
+//!   [`MatchCache`], which remembers it.
+//! Calls: `tree`. Called by: `session::publish_in`.
+//! Holds: a remembered match is used only while its [`Stamp`] is the tree's.
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use headwater_mqtt_codec::{QoS, SubscriptionId};
+
+use crate::directory::Seat;
+use crate::owed::{OwedEntry, OwedGroup};
+use crate::tree::{Scratch, Stamp, Subscriber, SubscriptionTree};
+
+/// One Session that gets a message, with what all its matching subscriptions say together.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) seat: Arc<Seat>,
+    /// The highest of the subscriptions' [MQTT-3.3.4-2].
+    pub(crate) qos: QoS,
+    pub(crate) retain_as_published: bool,
+    /// Of all matching subscriptions that have one [MQTT-3.3.4-4].
+    pub(crate) ids: Option<Arc<[SubscriptionId]>>,
+}
+
+impl Target {
+    pub(crate) fn ids(&self) -> &[SubscriptionId] {
+        self.ids.as_deref().unwrap_or_default()
+    }
+}
+
+/// The subscribers of one Topic Name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Matched {
+    /// Shard -> its Sessions, ascending by number.
+    pub(crate) groups: Vec<(usize, Arc<[Target]>)>,
+    /// The highest QoS that a Session which outlives its connection is to get.
+    pub(crate) persistent_qos: QoS,
+    /// Some subscription has No Local: ask again without the publisher's own.
+    pub(crate) no_local: bool,
+}
+
+impl Matched {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Just one Session.
+    pub(crate) fn one(target: Target) -> Self {
+        let persistent = target.seat.is_persistent();
+        Self {
+            persistent_qos: if persistent {
+                target.qos
+            } else {
+                QoS::AtMostOnce
+            },
+            groups: vec![(target.seat.home(), Arc::new([target]))],
+            no_local: false,
+        }
+    }
+
+    /// Merges what was found. `publisher` is whose own No Local subscriptions do not count
+    /// [MQTT-3.8.3-3].
+    fn merge(found: &mut Vec<Subscriber>, publisher: Option<u64>) -> Self {
+        let no_local = found.iter().any(|one| one.options.no_local);
+        if let Some(publisher) = publisher {
+            found.retain(|one| !(one.options.no_local && one.seat.number() == publisher));
+        }
+        found.sort_unstable_by_key(|one| one.seat.number());
+        let mut homes: Vec<(usize, Vec<Target>)> = Vec::new();
+        let mut persistent_qos = QoS::AtMostOnce;
+        for same in found.chunk_by(|a, b| a.seat.number() == b.seat.number()) {
+            let Some(target) = together(same) else {
+                continue;
+            };
+            if target.seat.is_persistent() {
+                persistent_qos = persistent_qos.max(target.qos);
+            }
+            let home = target.seat.home();
+            match homes.iter_mut().find(|(shard, _)| *shard == home) {
+                Some((_, targets)) => targets.push(target),
+                None => homes.push((home, vec![target])),
+            }
+        }
+        found.clear();
+        let groups = homes
+            .into_iter()
+            .map(|(shard, targets)| (shard, targets.into()))
+            .collect();
+        Self {
+            groups,
+            persistent_qos,
+            no_local,
+        }
+    }
+
+    /// The owed entry of a message published at `qos` with this RETAIN flag; `None` when no
+    /// Session that outlives its connection is owed it.
+    pub(crate) fn owed(&self, qos: QoS, retain: bool) -> Option<OwedEntry> {
+        if self.persistent_qos.min(qos) == QoS::AtMostOnce {
+            return None;
+        }
+        let mut groups: Vec<OwedGroup> = Vec::new();
+        for target in self.groups.iter().flat_map(|(_, targets)| targets.iter()) {
+            let qos = target.qos.min(qos);
+            if qos == QoS::AtMostOnce || !target.seat.is_persistent() {
+                continue;
+            }
+            let retain = retain && target.retain_as_published;
+            let number = target.seat.number();
+            let same = |group: &&mut OwedGroup| {
+                group.qos == qos && group.retain == retain && group.ids == target.ids()
+            };
+            match groups.iter_mut().find(same) {
+                Some(group) => group.sessions.push(number),
+                None => groups.push(OwedGroup {
+                    qos,
+                    retain,
+                    ids: target.ids().to_vec(),
+                    sessions: vec![number],
+                }),
+            }
+        }
+        OwedEntry::new(groups)
+    }
+}
+
+/// One target of all subscriptions of one Session.
+fn together(same: &[Subscriber]) -> Option<Target> {
+    let first = same.first()?;
+    let mut ids: Vec<SubscriptionId> = same.iter().filter_map(|one| one.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    Some(Target {
+        seat: first.seat.clone(),
+        qos: same.iter().map(|one| one.options.qos).max()?,
+        retain_as_published: same.iter().any(|one| one.options.retain_as_published),
+        ids: (!ids.is_empty()).then(|| ids.into()),
+    })
+}
+
+#[derive(Debug)]
+struct Remembered {
+    topic: Box<str>,
+    hash: u64,
+    stamp: Stamp,
+    matched: Arc<Matched>,
+}
+
+/// What a shard remembers of matches, bounded in topics and in targets.
+#[derive(Debug)]
+pub(crate) struct MatchCache {
+    topics: HashTable<Remembered>,
+    topics_max: usize,
+    targets: usize,
+    scratch: Scratch,
+}
+
+/// Targets remembered in all; beyond it everything is forgotten and gathered anew.
+const TARGETS_MAX: usize = 1 << 20;
+
+impl MatchCache {
+    pub(crate) fn new(topics_max: usize) -> Self {
+        let (topics, scratch) = (HashTable::new(), Scratch::default());
+        Self {
+            topics,
+            topics_max,
+            targets: 0,
+            scratch,
+        }
+    }
+
+    /// The subscribers of `topic`.
+    pub(crate) fn find(&mut self, tree: &SubscriptionTree, topic: &str) -> &Arc<Matched> {
+        let hash = tree.hash(topic);
+        let stamp = tree.stamp(hash);
+        if self.topics.len() >= self.topics_max || self.targets >= TARGETS_MAX {
+            self.topics.clear();
+            self.targets = 0;
+        }
+        let entry = self.topics.entry(
+            hash,
+            |one| one.hash == hash && *one.topic == *topic,
+            |one| one.hash,
+        );
+        let scratch = &mut self.scratch;
+        let remembered = match entry {
+            hashbrown::hash_table::Entry::Occupied(entry) => entry.into_mut(),
+            hashbrown::hash_table::Entry::Vacant(entry) => {
+                tree.matches(topic, hash, scratch);
+                self.targets += scratch.found.len();
+                let matched = Arc::new(Matched::merge(&mut scratch.found, None));
+                entry
+                    .insert(Remembered {
+                        topic: topic.into(),
+                        hash,
+                        stamp,
+                        matched,
+                    })
+                    .into_mut()
+            }
+        };
+        if remembered.stamp != stamp {
+            tree.matches(topic, hash, scratch);
+            remembered.stamp = stamp;
+            remembered.matched = Arc::new(Matched::merge(&mut scratch.found, None));
+        }
+        &remembered.matched
+    }
+
+    /// The subscribers of `topic` without `publisher`'s own No Local subscriptions.
+    pub(crate) fn find_for(
+        &mut self,
+        tree: &SubscriptionTree,
+        topic: &str,
+        publisher: u64,
+    ) -> Arc<Matched> {
+        tree.matches(topic, tree.hash(topic), &mut self.scratch);
+        Arc::new(Matched::merge(&mut self.scratch.found, Some(publisher)))
+    }
+}
+
+/// Keeps the hasher type in one place for the maps of this crate that strangers do not fill.
+pub(crate) type FastMap<K, V> = hashbrown::HashMap<K, V, RandomState>;

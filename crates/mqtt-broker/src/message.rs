@@ -1,0 +1,85 @@
+//! One MQTT message on its way through the broker.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use headwater_mqtt_codec::{PublishProperties, QoS, Text};
+
+use crate::{Now, Position};
+
+/// Who published a message, or who owns a Session.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Publisher {
+    pub client: Box<str>,
+    pub principal: Box<str>,
+}
+
+/// An application message. One for all its subscribers.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub topic: Text,
+    pub payload: Bytes,
+    /// As published; a subscriber gets at most its subscription's.
+    pub qos: QoS,
+    /// As published.
+    pub retain: bool,
+    /// As published, without Topic Alias and Subscription Identifiers.
+    pub properties: Option<Box<PublishProperties>>,
+    pub publisher: Arc<Publisher>,
+    /// Arrival, wall clock.
+    pub at_ms: i64,
+    /// End of its Message Expiry Interval, wall clock.
+    pub expires_ms: Option<i64>,
+    /// Where it lies in the log already: nothing stores it again and no route takes it.
+    pub stored: Option<Position>,
+}
+
+/// Slices up to this length are copied when a message must be kept, so that 64 bytes of payload
+/// do not hold on to the 64 KiB read they arrived in.
+const DETACH_BYTES_MAX: usize = 16 << 10;
+
+impl Message {
+    pub fn client(&self) -> &str {
+        &self.publisher.client
+    }
+
+    pub fn principal(&self) -> &str {
+        &self.publisher.principal
+    }
+
+    pub(crate) fn is_expired(&self, now: Now) -> bool {
+        self.expires_ms.is_some_and(|at| at <= now.wall_ms)
+    }
+
+    /// Seconds left of the Message Expiry Interval [MQTT-3.3.2-6].
+    pub(crate) fn expiry_left(&self, now: Now) -> Option<u32> {
+        let left_ms = self.expires_ms?.saturating_sub(now.wall_ms).max(0);
+        // Rounded up, so that a message that is still alive never says zero.
+        Some(u32::try_from((left_ms + 999) / 1_000).unwrap_or(u32::MAX))
+    }
+
+    /// Bytes this message is counted with.
+    pub(crate) fn weight(&self) -> usize {
+        self.topic.len() + self.payload.len()
+    }
+
+    /// The message to keep: topic and payload in a buffer of their own when they are small.
+    pub(crate) fn detach(self) -> Arc<Self> {
+        if self.weight() > DETACH_BYTES_MAX {
+            return Arc::new(self);
+        }
+        let mut own = BytesMut::with_capacity(self.weight());
+        own.extend_from_slice(self.topic.as_bytes());
+        own.extend_from_slice(&self.payload);
+        let mut own = own.freeze();
+        let topic = own.split_to(self.topic.len());
+        match Text::try_from(topic) {
+            Ok(topic) => Arc::new(Self {
+                topic,
+                payload: own,
+                ..self
+            }),
+            Err(_) => Arc::new(self),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Bytes waiting for one socket.
+//!
+//! For: appending packets without a system call or an allocation each, and handing all of them to
+//!   one vectored write. Small payloads are copied, big ones wait as shared chunks.
+//! Holds: an empty Output that was left alone for a while owns no memory.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// Payloads from this length on are not copied. Below it a copy is cheaper than one more chunk.
+pub(crate) const CHUNK_BYTES_MIN: usize = 4 << 10;
+
+/// Bytes waiting for one socket, as a [`Buf`]: write `chunks_vectored`, then `advance`.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Before `tail`.
+    chunks: VecDeque<Bytes>,
+    chunks_bytes: usize,
+    tail: BytesMut,
+}
+
+impl Output {
+    pub fn len(&self) -> usize {
+        self.chunks_bytes + self.tail.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where the next packet is appended.
+    pub(crate) fn tail(&mut self) -> &mut BytesMut {
+        &mut self.tail
+    }
+
+    /// Appends without copying.
+    pub(crate) fn push_chunk(&mut self, chunk: Bytes) {
+        let head = self.tail.split().freeze();
+        for part in [head, chunk] {
+            if !part.is_empty() {
+                self.chunks_bytes += part.len();
+                self.chunks.push_back(part);
+            }
+        }
+    }
+
+    /// Gives the memory of an empty Output back.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Whether there is memory to give back.
+    pub(crate) fn owns_memory(&self) -> bool {
+        self.tail.capacity() > 0 || self.chunks.capacity() > 0
+    }
+}
+
+impl Buf for Output {
+    fn remaining(&self) -> usize {
+        self.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks
+            .front()
+            .map_or(&self.tail[..], |chunk| &chunk[..])
+    }
+
+    fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
+        let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
+        let all = self.chunks.iter().map(|chunk| &chunk[..]).chain(tail);
+        let mut filled = 0;
+        for (slot, chunk) in dst.iter_mut().zip(all) {
+            *slot = IoSlice::new(chunk);
+            filled += 1;
+        }
+        filled
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(front) = self.chunks.front_mut() {
+            if count == 0 {
+                return;
+            }
+            let step = count.min(front.len());
+            front.advance(step);
+            self.chunks_bytes -= step;
+            count -= step;
+            if front.is_empty() {
+                self.chunks.pop_front();
+            }
+        }
+        if count >= self.tail.len() {
+            // Keeps the buffer for the next round instead of moving through it.
+            self.tail.clear();
+        } else {
+            self.tail.advance(count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_out_in_the_order_they_went_in() {
+        let mut output = Output::default();
+        output.tail().extend_from_slice(b"head1");
+        output.push_chunk(Bytes::from_static(b"payload1"));
+        output.tail().extend_from_slice(b"head2");
+        output.push_chunk(Bytes::from_static(b"payload2"));
+        output.tail().extend_from_slice(b"end");
+        let mut slices = [IoSlice::new(&[]); 8];
+        assert_eq!(output.chunks_vectored(&mut slices), 5);
+        let mut all = Vec::new();
+        while !output.is_empty() {
+            let first = output.chunk()[0];
+            all.push(first);
+            output.advance(1);
+        }
+        assert_eq!(all, b"head1payload1head2payload2end");
+    }
+
+    #[test]
+    fn released_output_owns_nothing() {
+        let mut output = Output::default();
+        output.tail().extend_from_slice(&[0; 100]);
+        output.release();
+        assert!(output.owns_memory(), "what waits is never dropped");
+        output.advance(100);
+        output.release();
+        assert!(!output.owns_memory());
+    }
+}

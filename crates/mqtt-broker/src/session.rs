@@ -1,0 +1,5 @@
+//! One Client's Session.
+
+/// To come.
+#[derive(Debug)]
+pub(crate) struct Session;

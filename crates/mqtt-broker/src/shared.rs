@@ -1,0 +1,124 @@
+//! What all shards of a process share, each part behind a short lock of its own.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::directory::Directory;
+use crate::retained::Retained;
+use crate::tree::SubscriptionTree;
+use crate::{AllowAll, Limits, NoRoutes, Policy, Routes};
+
+/// What a broker is made of.
+pub struct Config {
+    pub shards: usize,
+    pub limits: Limits,
+    pub routes: Box<dyn Routes>,
+    pub policy: Box<dyn Policy>,
+    /// Random, new at each start: part of the client ids the broker assigns.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            shards: 1,
+            limits: Limits::default(),
+            routes: Box::new(NoRoutes),
+            policy: Box::new(AllowAll),
+            seed: 0,
+        }
+    }
+}
+
+/// One a process, in an `Arc`.
+pub struct Shared {
+    pub(crate) shards: usize,
+    pub(crate) limits: Limits,
+    pub(crate) routes: Box<dyn Routes>,
+    pub(crate) policy: Box<dyn Policy>,
+    pub(crate) tree: SubscriptionTree,
+    pub(crate) retained: Retained,
+    pub(crate) directory: Directory,
+    /// The next session number.
+    numbers: AtomicU64,
+    /// What the Numbers row says, or will say with the next commit that creates a Session.
+    numbers_reserved: AtomicU64,
+    persistent: AtomicU64,
+    seed: u64,
+    assigned: AtomicU64,
+}
+
+/// Session numbers that one row reserves.
+const NUMBERS_STEP: u64 = 1 << 12;
+
+impl Shared {
+    pub fn new(config: Config) -> Self {
+        Self {
+            shards: config.shards,
+            retained: Retained::new(&config.limits),
+            limits: config.limits,
+            routes: config.routes,
+            policy: config.policy,
+            tree: SubscriptionTree::new(),
+            directory: Directory::new(),
+            numbers: AtomicU64::new(1),
+            numbers_reserved: AtomicU64::new(0),
+            persistent: AtomicU64::new(0),
+            seed: config.seed,
+            assigned: AtomicU64::new(0),
+        }
+    }
+
+    /// Retained Messages in number and bytes.
+    pub fn retained_size(&self) -> (usize, usize) {
+        self.retained.size()
+    }
+
+    /// Sessions that outlive their connection.
+    pub fn persistent_sessions(&self) -> u64 {
+        self.persistent.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_persistent(&self, now: bool) {
+        if now {
+            self.persistent.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.persistent.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// No number below `number` is given out from here on.
+    pub(crate) fn number_used(&self, number: u64) {
+        self.numbers
+            .fetch_max(number.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// The value the Numbers row must get along with a Session of this number, if any.
+    pub(crate) fn reserve_numbers(&self, number: u64) -> Option<u64> {
+        let reserved = self.numbers_reserved.load(Ordering::Relaxed);
+        (number >= reserved).then(|| {
+            let next = number + NUMBERS_STEP;
+            self.numbers_reserved.fetch_max(next, Ordering::Relaxed);
+            next
+        })
+    }
+
+    /// A client id that nobody else has [MQTT-3.1.3-6].
+    pub(crate) fn assign_client_id(&self) -> String {
+        let count = self.assigned.fetch_add(1, Ordering::Relaxed);
+        format!("headwater-{:016x}{count:08x}", self.seed)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Shared")
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
+    }
+}
