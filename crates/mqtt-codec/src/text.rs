@@ -214,3 +214,49 @@ impl fmt::Debug for Binary {
         write!(formatter, "Binary({} bytes)", self.0.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_holds_its_rules() {
+        let bytes = |bytes: &'static [u8]| Text::try_from(Bytes::from_static(bytes));
+        assert_eq!(bytes(b"a\xff"), Err(FieldError::NotUtf8 { valid_bytes: 1 }));
+        assert_eq!(bytes(b"a\0"), Err(FieldError::NullCharacter));
+        assert_eq!(Text::try_from("a\0"), Err(FieldError::NullCharacter));
+        assert_eq!(
+            Text::try_from(String::from("a\0")),
+            Err(FieldError::NullCharacter)
+        );
+        assert!(Text::try_from("a".repeat(65_535)).is_ok());
+        let too_long = Err(FieldError::TooLong { bytes: 65_536 });
+        assert_eq!(Text::try_from("a".repeat(65_536)), too_long);
+        assert_eq!(Text::try_from(Bytes::from("a".repeat(65_536))), too_long);
+        assert!(Binary::try_from(Bytes::from(vec![0; 65_536])).is_err());
+    }
+
+    #[test]
+    fn a_map_of_text_is_asked_with_str() {
+        let map = std::collections::HashMap::from([(Text::from_static("a"), 1)]);
+        assert_eq!(map.get("a"), Some(&1));
+    }
+
+    #[test]
+    fn detached_text_shares_no_buffer() {
+        let buffer = Bytes::from(b"topic and much more".to_vec());
+        let text = Text::try_from(buffer.slice(..5)).unwrap();
+        assert_eq!(text.detached(), text);
+        drop(text.detached());
+        let copy = text.detached();
+        drop(text);
+        assert!(buffer.is_unique(), "the copy keeps nothing alive");
+        assert_eq!(copy, "topic");
+    }
+
+    #[test]
+    fn debug_of_binary_hides_it() {
+        let secret = Binary::try_from(Bytes::from_static(b"secret")).unwrap();
+        assert_eq!(format!("{secret:?}"), "Binary(6 bytes)");
+    }
+}

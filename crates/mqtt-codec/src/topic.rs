@@ -78,3 +78,150 @@ pub fn split_shared(filter: &str) -> Result<Option<Shared<'_>>, InvalidShared> {
         _ => Err(InvalidShared),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn topic_filter_selects_topic_name() {
+        for (filter, name, expected, why) in [
+            ("sport/tennis", "sport/tennis", true, "itself"),
+            ("sport/tennis", "sport/Tennis", false, "4.7.3: case counts"),
+            ("sport/tennis", "sport", false, "shorter"),
+            ("sport", "sport/tennis", false, "longer"),
+            (
+                "sport/#",
+                "sport",
+                true,
+                "4.7.1.2: # includes its parent level",
+            ),
+            ("sport/#", "sport/", true, "4.7.1.2"),
+            ("sport/#", "sport/a/b", true, "4.7.1.2"),
+            ("sport/#", "sports", false, "4.7.1.2"),
+            ("#", "/", true, "4.7.1.2"),
+            ("sport/+", "sport", false, "4.7.1.3"),
+            (
+                "sport/+",
+                "sport/",
+                true,
+                "4.7.1.3: an empty level is a level",
+            ),
+            ("sport/+/x", "sport/a/x", true, "4.7.1.3"),
+            ("+", "/finance", false, "4.7.1.3"),
+            ("/+", "/finance", true, "4.7.1.3"),
+            ("+/+", "/finance", true, "4.7.1.3"),
+            ("+/+/#", "a", false, "two levels are needed"),
+            ("+/+/#", "a/b", true, "4.7.1.2"),
+            ("#", "$SYS/uptime", false, "[MQTT-4.7.2-1]"),
+            ("+/uptime", "$SYS/uptime", false, "[MQTT-4.7.2-1]"),
+            ("$SYS/#", "$SYS/uptime", true, "4.7.2"),
+            ("$SYS/+", "$SYS/uptime", true, "4.7.2"),
+            ("a/#", "a/$x", true, "4.7.2: only at the beginning"),
+            ("ﬀ", "ff", false, "[MQTT-4.7.3-4]: no normalization"),
+        ] {
+            assert_eq!(matches(filter, name), expected, "{filter} on {name}: {why}");
+        }
+    }
+
+    #[test]
+    fn wildcards_fill_their_level() {
+        for (filter, expected, why) in [
+            ("", false, "[MQTT-4.7.3-1]"),
+            ("/", true, "two empty levels"),
+            ("#", true, "[MQTT-4.7.1-1]"),
+            ("a/#", true, "[MQTT-4.7.1-1]"),
+            ("/#", true, "[MQTT-4.7.1-1]"),
+            ("a#", false, "[MQTT-4.7.1-1]"),
+            ("a/#/b", false, "[MQTT-4.7.1-1]"),
+            ("#/", false, "[MQTT-4.7.1-1]"),
+            ("##", false, "[MQTT-4.7.1-1]"),
+            ("+", true, "[MQTT-4.7.1-2]"),
+            ("+/a/+", true, "[MQTT-4.7.1-2]"),
+            ("a+", false, "[MQTT-4.7.1-2]"),
+            ("+a", false, "[MQTT-4.7.1-2]"),
+            ("++", false, "[MQTT-4.7.1-2]"),
+            ("+#", false, "[MQTT-4.7.1-1]"),
+            ("a\0", false, "[MQTT-4.7.3-2]"),
+        ] {
+            assert_eq!(validate_filter(filter), expected, "{filter}: {why}");
+        }
+        for (name, expected, why) in [
+            ("", false, "[MQTT-4.7.3-1]"),
+            ("a/+", false, "[MQTT-4.7.0-1]"),
+            ("a#", false, "[MQTT-4.7.0-1]"),
+            ("a\0", false, "[MQTT-4.7.3-2]"),
+            (" /$x/\u{feff}", true, "4.7.3: all else may stand in it"),
+        ] {
+            assert_eq!(validate_name(name), expected, "{name}: {why}");
+        }
+        let longest = "a".repeat(65_535);
+        assert!(validate_name(&longest) && validate_filter(&longest));
+        let longer = "a".repeat(65_536);
+        assert!(
+            !validate_name(&longer) && !validate_filter(&longer),
+            "[MQTT-4.7.3-3]"
+        );
+    }
+
+    #[test]
+    fn shared_subscriptions_come_apart() {
+        for (filter, group, inner) in [
+            ("$share/g/a/b", "g", "a/b"),
+            ("$share/g//", "g", "/"),
+            ("$share/g/#", "g", "#"),
+            ("$share/$x/$SYS/a", "$x", "$SYS/a"),
+        ] {
+            let parts = Shared {
+                group,
+                filter: inner,
+            };
+            assert_eq!(split_shared(filter), Ok(Some(parts)), "{filter}");
+        }
+        for filter in ["a/b", "$share", "$sharex/g/a", "$SHARE/g/a", "/$share/g/a"] {
+            assert_eq!(split_shared(filter), Ok(None), "{filter}");
+        }
+        for filter in [
+            "$share/",
+            "$share/g",
+            "$share/g/",
+            "$share//a",
+            "$share/+/a",
+            "$share/g#/a",
+        ] {
+            assert_eq!(split_shared(filter), Err(InvalidShared), "{filter}");
+        }
+    }
+
+    /// 4.7.1 said once more, by levels and with recursion.
+    fn selects(filter: &[&str], name: &[&str]) -> bool {
+        match (filter, name) {
+            (["#"], _) | ([], []) => true,
+            ([level, filter @ ..], [first, name @ ..]) if *level == "+" || level == first => {
+                selects(filter, name)
+            }
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_is_what_the_levels_say(filter in "[a$+#/]{1,8}", name in "[a$/]{1,8}") {
+            prop_assume!(validate_filter(&filter));
+            let levels: Vec<_> = filter.split('/').collect();
+            let system = name.starts_with('$') && matches!(levels[0], "+" | "#");
+            let expected = !system && selects(&levels, &name.split('/').collect::<Vec<_>>());
+            prop_assert_eq!(matches(&filter, &name), expected);
+        }
+
+        #[test]
+        fn a_valid_name_is_a_filter_for_itself_alone(name in ".{1,12}", other in ".{1,12}") {
+            prop_assume!(validate_name(&name) && validate_name(&other));
+            prop_assert!(validate_filter(&name));
+            prop_assert!(matches(&name, &name));
+            prop_assert_eq!(matches(&name, &other), name == other);
+        }
+    }
+}

@@ -92,7 +92,10 @@ fn truncated(field: &'static str, need: usize, have: usize) -> DecodeError {
     DecodeError::Truncated { field, need, have }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the mask leaves seven bits")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the mask leaves seven bits"
+)]
 fn low_bits(value: usize) -> u8 {
     (value & 0x7f) as u8
 }
