@@ -13,7 +13,7 @@ mod deliveries;
 mod documents;
 mod log;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,9 @@ pub struct Verdict {
     /// How often each promise was broken. Empty: the history is clean.
     pub violations: BTreeMap<Kind, u64>,
     pub examples: Vec<(Kind, String)>,
+    /// The names of the lost messages, so that one lost in three places is counted once.
+    #[serde(skip)]
+    lost: BTreeSet<(String, u64)>,
 }
 
 /// What happened in the run.
@@ -99,6 +102,8 @@ pub struct Figures {
     pub delivered: u64,
     /// QoS 1 deliveries that repeated an earlier one; allowed.
     pub repeated: u64,
+    /// Acknowledged messages that are missing at a session, in the log or in the documents; each counts once.
+    pub lost: u64,
     pub records: u64,
     pub documents: u64,
     pub faults: u64,
@@ -115,16 +120,16 @@ impl Verdict {
         self.violations.get(&kind).copied().unwrap_or(0)
     }
 
-    /// Acknowledged and missing somewhere.
-    pub fn lost(&self) -> u64 {
-        self.count(Kind::LostToSession)
-            + self.count(Kind::LostFromLog)
-            + self.count(Kind::LostFromDocuments)
-    }
-
     /// QoS 2 and twice, in either direction.
     pub fn doubled(&self) -> u64 {
         self.count(Kind::DoubledToSession) + self.count(Kind::DoubledInLog)
+    }
+
+    /// A violation by which an acknowledged message is missing.
+    fn lose(&mut self, kind: Kind, producer: &str, seq: u64, example: impl FnOnce() -> String) {
+        self.lost.insert((producer.to_owned(), seq));
+        self.figures.lost = self.lost.len() as u64;
+        self.add(kind, example);
     }
 
     fn add(&mut self, kind: Kind, example: impl FnOnce() -> String) {
@@ -145,7 +150,7 @@ impl fmt::Display for Verdict {
             figures.faults,
             figures.acked,
             figures.acks_near_faults,
-            self.lost(),
+            figures.lost,
             self.doubled(),
             figures.recovery_millis_max,
         )?;

@@ -5,7 +5,15 @@
 //! Calls: `judge` is pure; `client`, `kafka` and `program` talk to what is under test; `fault` does the harm.
 //! Holds: the harness is never killed itself, and a run in which too little happened fails.
 
+pub mod client;
+pub mod documents;
 pub mod evidence;
+pub mod fault;
 pub mod history;
 pub mod judge;
+pub mod kafka;
+pub mod load;
 pub mod payload;
+pub mod program;
+pub mod tail;
+pub mod trial;

@@ -168,7 +168,7 @@ fn missing(receivers: &HashMap<&str, Receiver<'_>>, book: &Book<'_>, verdict: &m
                     .get(subscription.session)
                     .is_some_and(|one| one.delivered.contains_key(&id))
             {
-                verdict.add(Kind::LostToSession, || {
+                verdict.lose(Kind::LostToSession, id.producer, id.seq, || {
                     format!(
                         "{}/{} on {} (QoS {}) at {}",
                         id.producer, id.seq, sent.topic, sent.qos, subscription.session

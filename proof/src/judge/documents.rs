@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::log::LogContents;
 use super::{Kind, Rules, Verdict};
-use crate::evidence::Document;
+use crate::evidence::{Document, Identity};
 
 pub(super) fn check(
     documents: &[Document],
@@ -37,10 +37,15 @@ pub(super) fn check(
         }
     }
     for (position, identity) in &log.records {
-        if rules.routed_to.as_deref() == Some(position.0) && !by_position.contains_key(position) {
-            verdict.add(Kind::LostFromDocuments, || {
-                format!("{position:?}: {identity:?}")
-            });
+        if rules.routed_to.as_deref() != Some(position.0) || by_position.contains_key(position) {
+            continue;
+        }
+        let example = || format!("{position:?}: {identity:?}");
+        match identity {
+            Identity::Message { producer, seq } => {
+                verdict.lose(Kind::LostFromDocuments, producer, *seq, example)
+            }
+            Identity::Foreign { .. } => verdict.add(Kind::LostFromDocuments, example),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn check<'a>(
             Proto::Mqtt => {
                 let owed = rules.routed_to.is_some() && sent.qos > 0;
                 if owed && !copies.contains_key(&id) {
-                    verdict.add(Kind::LostFromLog, name);
+                    verdict.lose(Kind::LostFromLog, id.producer, id.seq, name);
                 }
             }
             Proto::Kafka => {
@@ -44,7 +44,7 @@ pub(super) fn check<'a>(
                 });
                 let found = there.is_some_and(|identity| message(identity) == Some(id));
                 if !found {
-                    verdict.add(Kind::LostFromLog, || {
+                    verdict.lose(Kind::LostFromLog, id.producer, id.seq, || {
                         format!("{} at {:?}", name(), sent.position)
                     });
                 }

@@ -174,6 +174,7 @@ fn clean_history_passes_and_is_counted() {
         refused: 0,
         delivered: 6,
         repeated: 0,
+        lost: 0,
         records: 6,
         documents: 6,
         faults: 1,
@@ -190,6 +191,7 @@ fn acknowledged_message_that_a_subscribed_session_never_got_is_lost() {
         .events
         .retain(|event| !(event.op == Op::Recv && event.seq == 4));
     assert_finds(&evidence, &[Kind::LostToSession]);
+    assert_eq!(judge(&evidence, &rules()).figures.lost, 1);
     // Not owed to who subscribed after it was sent.
     let subscribe = position_of(&evidence, |event| event.op == Op::Subscribe);
     evidence.events[subscribe].t_mono = 4_005;

@@ -1,0 +1,3 @@
+//! The faults, each a run that ends in a verdict.
+
+pub mod kill9;
