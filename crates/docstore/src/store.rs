@@ -1,190 +1,128 @@
-//! The store's files and the doors to them.
+//! The store's directory and the doors to it.
+//!
+//! For: [`Store`], which gives out one [`Writer`] and any number of [`Reader`]s.
+//! Not for: what they do.
+//! Calls: `schema`, `writer`, `reader`. Called by: the server, which owns the threads.
+//! Holds: one writer at a time.
 
-use crate::{Batch, Filter, Namespace, Sort};
-use std::ops::ControlFlow;
-use std::path::Path;
+use crate::schema;
+use crate::{Reader, Writer};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
-use uuid::Uuid;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Most bytes the store may take on disk; an insert beyond ends in [`InsertError::Full`].
+    /// Most bytes the documents may take on disk, the write-ahead file not counted; an insert
+    /// beyond ends in [`crate::InsertError::Full`]. `None`: what the disk holds.
     pub bytes_max: Option<u64>,
 }
 
 /// The document store of one directory.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    directory: PathBuf,
+    options: Options,
+    has_writer: Arc<AtomicBool>,
+}
 
+/// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    #[error("{} cannot be made", path.display())]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{} is not a document store; move it away", path.display())]
+    Foreign { path: PathBuf },
+    #[error(
+        "{} is a document store of version {version}, this program reads up to {version_max}; \
+         use the newer program",
+        path.display()
+    )]
+    Newer {
+        path: PathBuf,
+        version: i32,
+        version_max: i32,
+    },
+    #[error(
+        "{} is damaged; move it and its -wal away, and it is made anew from what the log still has",
+        path.display()
+    )]
+    Corrupt {
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
+    #[error("{} cannot be opened", path.display())]
+    Sqlite {
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
     #[error("the document store already has its writer")]
     WriterTaken,
 }
 
-/// The one connection that writes. `Send`, not `Sync`: it lives on a thread of its own.
-#[derive(Debug)]
-pub struct Writer {}
-
-/// How far a sink has come in one partition, stored with the documents it wrote.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Cursor<'a> {
-    pub name: &'a str,
-    pub topic: Uuid,
-    pub partition: u32,
-    /// The first offset that is not done.
-    pub next_offset: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Inserted {
-    /// Documents that are new.
-    pub written: u64,
-    /// Documents whose position was there already; nothing was changed.
-    pub already_there: u64,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum InsertError {
-    #[error("no room for more documents; nothing of this batch was written")]
-    Full,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SyncError {
-    #[error("the document store could not be synced; it is closed for writing until a restart")]
-    Failed(#[source] std::io::Error),
-}
-
-/// A connection that reads; any number of them, each on one thread at a time.
-#[derive(Debug)]
-pub struct Reader {}
-
-#[derive(Clone, Debug, Default)]
-pub struct Query {
-    pub filter: Filter,
-    pub sort: Sort,
-    pub skip: u64,
-    /// `None`: all.
-    pub limit: Option<u64>,
-}
-
-/// What one query may cost.
-#[derive(Clone, Debug)]
-pub struct Bounds {
-    /// Documents looked at.
-    pub scanned_max: u64,
-    /// Bytes held for sorting.
-    pub sort_bytes_max: usize,
-    pub deadline: Option<Instant>,
-    /// Set to true from anywhere, it ends the query.
-    pub cancel: Option<Arc<AtomicBool>>,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            scanned_max: 10_000_000,
-            sort_bytes_max: 32 << 20,
-            deadline: None,
-            cancel: None,
+impl OpenError {
+    pub(crate) fn from_sqlite(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match is_corrupt(&source) {
+            true => Self::Corrupt { path, source },
+            false => Self::Sqlite { path, source },
         }
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Found {
-    pub documents: u64,
-    pub scanned: u64,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum FindError {
-    #[error("the query took longer than it may")]
-    Deadline,
-    #[error("the query was cancelled")]
-    Cancelled,
+/// The bytes on disk are not what SQLite wrote.
+pub(crate) fn is_corrupt(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DatabaseCorrupt | NotADatabase)
+    )
 }
 
 impl Store {
-    /// Opens the store in `directory`, making it where it is not there.
+    /// Opens the store in `directory`, making it where it is not there. What a killed process left
+    /// behind is put in order here.
     pub fn open(directory: &Path, options: Options) -> Result<Self, OpenError> {
-        let _later = (directory, options);
-        Ok(Self {})
+        std::fs::create_dir_all(directory).map_err(|source| OpenError::Directory {
+            path: directory.to_owned(),
+            source,
+        })?;
+        schema::open(&schema::volume(directory), true)?;
+        let has_writer = Arc::new(AtomicBool::new(false));
+        Ok(Self {
+            directory: directory.to_owned(),
+            options,
+            has_writer,
+        })
     }
 
     /// The writer; there is one, until it is dropped.
     pub fn writer(&self) -> Result<Writer, OpenError> {
-        Ok(Writer {})
+        if self.has_writer.swap(true, Ordering::AcqRel) {
+            return Err(OpenError::WriterTaken);
+        }
+        let taken = Taken(Arc::clone(&self.has_writer));
+        Writer::open(&self.directory, &self.options, taken)
     }
 
+    /// One more reader.
     pub fn reader(&self) -> Result<Reader, OpenError> {
-        Ok(Reader {})
+        Reader::open(&self.directory)
     }
 }
 
-impl Writer {
-    /// Writes `batch` and moves `cursors` in one transaction: all of it or nothing.
-    pub fn insert(
-        &mut self,
-        batch: &Batch,
-        cursors: &[Cursor<'_>],
-    ) -> Result<Inserted, InsertError> {
-        let _later = cursors;
-        Ok(Inserted {
-            written: batch.len() as u64,
-            already_there: 0,
-        })
-    }
+/// The writer's place, free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Taken(Arc<AtomicBool>);
 
-    /// Everything inserted so far is on disk when this returns.
-    pub fn sync(&mut self) -> Result<(), SyncError> {
-        Ok(())
-    }
-
-    pub fn create_index(&mut self, namespace: &Namespace, path: &str) -> Result<(), InsertError> {
-        let _later = (namespace, path);
-        Ok(())
-    }
-}
-
-impl Reader {
-    /// Gives each document that matches to `each`, as one line of JSON without the line's end.
-    pub fn find(
-        &mut self,
-        namespace: &Namespace,
-        query: &Query,
-        bounds: &Bounds,
-        each: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Found, FindError> {
-        let _later = (namespace, query, bounds, each);
-        Ok(Found::default())
-    }
-
-    pub fn count(
-        &mut self,
-        namespace: &Namespace,
-        filter: &Filter,
-        bounds: &Bounds,
-    ) -> Result<u64, FindError> {
-        let _later = (namespace, filter, bounds);
-        Ok(0)
-    }
-
-    pub fn collections(&mut self) -> Result<Vec<Namespace>, FindError> {
-        Ok(Vec::new())
-    }
-
-    /// The first offset sink `name` has not done of a partition; `None` where it never was.
-    pub fn cursor(
-        &mut self,
-        name: &str,
-        topic: Uuid,
-        partition: u32,
-    ) -> Result<Option<u64>, FindError> {
-        let _later = (name, topic, partition);
-        Ok(None)
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }

@@ -1,0 +1,157 @@
+//! Files that are not as they should be, disks that are full, processes that die.
+
+use crate::support::{Fixture, collection, facts, find};
+use headwater_docstore::{Batch, Bounds, Facts, InsertError, OpenError, Options, Query, Store};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn volume(folder: &Path) -> PathBuf {
+    folder.join("documents-000001.sqlite")
+}
+
+fn refusal(folder: &Path) -> OpenError {
+    Store::open(folder, Options::default()).unwrap_err()
+}
+
+#[test]
+fn a_file_that_is_no_store_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let garbage = b"this is not a database, but it is longer than a header of a hundred bytes. \
+                    this is not a database, but it is longer than a header of a hundred bytes.";
+    fs::write(volume(folder.path()), garbage).unwrap();
+    let error = refusal(folder.path());
+    assert!(matches!(error, OpenError::Corrupt { .. }), "{error:?}");
+    assert!(error.to_string().contains("is damaged; move it"), "{error}");
+    assert_eq!(fs::read(volume(folder.path())).unwrap(), garbage);
+
+    fs::remove_file(volume(folder.path())).unwrap();
+    let other = rusqlite::Connection::open(volume(folder.path())).unwrap();
+    other
+        .execute_batch("CREATE TABLE somebody_elses (x)")
+        .unwrap();
+    drop(other);
+    let error = refusal(folder.path());
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");
+}
+
+#[test]
+fn a_newer_store_is_refused_with_both_versions() {
+    let fixture = Fixture::new();
+    let folder = fixture.folder;
+    drop((fixture.writer, fixture.reader));
+    let newer = rusqlite::Connection::open(volume(folder.path())).unwrap();
+    newer.execute_batch("PRAGMA user_version = 7").unwrap();
+    drop(newer);
+    let error = refusal(folder.path()).to_string();
+    assert!(
+        error.contains("version 7, this program reads up to 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn damage_inside_is_an_error_not_an_answer() {
+    let mut fixture = Fixture::new();
+    let payloads: Vec<String> = (0..2000).map(|n| format!("\"{n:0>100}\"")).collect();
+    fixture.insert_payloads(&payloads);
+    let folder = fixture.folder;
+    drop((fixture.writer, fixture.reader, fixture.store));
+    let mut bytes = fs::read(volume(folder.path())).unwrap();
+    let (from, to) = (20 * 4096, bytes.len());
+    bytes[from..to].fill(0xAA);
+    fs::write(volume(folder.path()), bytes).unwrap();
+    let Ok(store) = Store::open(folder.path(), Options::default()) else {
+        return;
+    };
+    let mut reader = store.reader().unwrap();
+    let error = find(&mut reader, &Query::default(), &Bounds::default()).unwrap_err();
+    assert!(error.to_string().contains("is damaged"), "{error}");
+}
+
+#[test]
+fn a_full_store_refuses_the_batch_and_goes_on_reading() {
+    let mut fixture = Fixture::with(Options {
+        bytes_max: Some(512 * 1024),
+    });
+    let payload = vec![b'x'; 1000];
+    let mut written = 0;
+    let mut batch = Batch::new();
+    let error = loop {
+        batch.clear();
+        for _ in 0..50 {
+            let facts = Facts {
+                payload: Some(&payload),
+                ..facts(written + batch.len() as u64)
+            };
+            batch.push(&collection(), &facts);
+        }
+        match fixture.writer.insert(&batch, &[]) {
+            Ok(_) => written += batch.len() as u64,
+            Err(error) => break error,
+        }
+        assert!(written < 10_000, "it is never full");
+    };
+    assert!(matches!(error, InsertError::Full), "{error}");
+    assert_eq!(
+        fixture.offsets("{}").len() as u64,
+        written,
+        "the refused batch left nothing"
+    );
+    // Small ones may still fit, and the same batch is refused again, not lost half way.
+    assert!(matches!(
+        fixture.writer.insert(&batch, &[]),
+        Err(InsertError::Full)
+    ));
+    assert_eq!(fixture.offsets("{}").len() as u64, written);
+    fixture.writer.sync().unwrap();
+}
+
+/// What a process that is killed leaves: the files as they are at that moment, the write-ahead file
+/// cut anywhere in what was not yet synced.
+#[test]
+fn every_image_of_a_crash_opens_with_whole_batches() {
+    let mut fixture = Fixture::new();
+    let mut batch = Batch::new();
+    let mut lengths = Vec::new();
+    let wal = fixture.folder.path().join("documents-000001.sqlite-wal");
+    for n in 0..6 {
+        batch.clear();
+        for m in 0..10 {
+            batch.push(&collection(), &facts(n * 10 + m));
+        }
+        fixture.writer.insert(&batch, &[]).unwrap();
+        if n == 2 {
+            fixture.writer.sync().unwrap();
+        }
+        lengths.push(fs::metadata(&wal).unwrap().len());
+    }
+    let synced = lengths[2];
+    let bytes = fs::read(&wal).unwrap();
+    let end = bytes.len() as u64;
+    for cut in (synced..=end).step_by(1031).chain([end]) {
+        let image = tempfile::tempdir().unwrap();
+        fs::copy(volume(fixture.folder.path()), volume(image.path())).unwrap();
+        let cut_at = usize::try_from(cut).unwrap();
+        let mut torn = bytes[..cut_at].to_vec();
+        // A tail that never reached the disk reads as zeros.
+        torn.resize(bytes.len(), 0);
+        fs::write(image.path().join("documents-000001.sqlite-wal"), torn).unwrap();
+        let store = Store::open(image.path(), Options::default()).unwrap();
+        let mut reader = store.reader().unwrap();
+        let found = find(&mut reader, &Query::default(), &Bounds::default())
+            .unwrap()
+            .len();
+        let whole = lengths.iter().filter(|length| **length <= cut).count() * 10;
+        assert_eq!(found, whole, "cut at {cut} of {end}");
+        assert!(found >= 30, "what was synced is there");
+    }
+}
+
+#[test]
+fn syncing_before_anything_is_written_is_no_error() {
+    let mut fixture = Fixture::new();
+    fixture.writer.sync().unwrap();
+    fixture.insert_payloads(&["1"]);
+    fixture.writer.sync().unwrap();
+    fixture.writer.sync().unwrap();
+}
