@@ -263,6 +263,17 @@ impl FlowKind {
     }
 }
 
+impl FlowKind {
+    /// Keys that are known and refused as not built yet.
+    pub(crate) fn later_keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Route => &["qos", "format", "schema", "invalid", "ack"],
+            Self::Deliver => &["format", "expiry"],
+            Self::Sink => &["write", "id", "select", "batch", "fail"],
+        }
+    }
+}
+
 /// The sentence of a key that a later version will know.
 pub(crate) const NOT_BUILT: &str = "this key is not built yet in this version; leave it out";
 

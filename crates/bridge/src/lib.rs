@@ -27,14 +27,29 @@
 //! | any other | the User Property of that name, repeated ones repeated, in order | MQTT 5.0, if sent |
 //! | `headwater-dead-*` | see [`dead_letter`] | in `headwater.dead-letters` |
 
+pub mod check;
+pub mod condition;
 pub mod config;
+pub mod dead_letter;
+pub mod deliver;
 pub mod diagnostic;
 pub mod filter;
+pub mod flows;
 pub mod kafka_name;
 pub mod message;
 pub mod partition;
+pub mod record;
+mod scope;
+pub mod sink;
+pub mod template;
 
+pub use check::check;
 pub use config::{CommitPoint, DeliverConfig, FlowConfig, FlowKind, Qos, RouteConfig, SinkConfig};
+pub use dead_letter::{DEAD_LETTERS, Rejected};
+pub use deliver::Deliver;
 pub use diagnostic::{Diagnostic, nearest};
-pub use message::{Incoming, Outgoing, Properties, UserProperties};
+pub use flows::{FlowError, Flows, Route, Routed};
+pub use message::{Incoming, Outgoing, Properties};
 pub use partition::partition_for_key;
+pub use record::{Record, decode_record, encode_record};
+pub use sink::{DocumentFacts, Place, Sink};

@@ -6,10 +6,6 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
-
-/// User Properties in the order they were sent; a name may stand more than once.
-pub type UserProperties<'a> = SmallVec<[(&'a str, &'a str); 2]>;
 
 /// A PUBLISH that the broker took, before the commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +35,8 @@ pub struct Properties<'a> {
     pub content_type: Option<&'a str>,
     pub response_topic: Option<&'a str>,
     pub correlation_data: Option<&'a [u8]>,
-    pub user: UserProperties<'a>,
+    /// User Properties in the order they were sent; a name may stand more than once.
+    pub user: Vec<(&'a str, &'a str)>,
 }
 
 /// A message for the devices, made from a record.
