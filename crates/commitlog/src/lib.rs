@@ -7,19 +7,40 @@
 //! Holds: what a `done` reported as committed survives kill -9 and power loss (`Durability::Sync`);
 //! an offset's bytes never change; a reader never sees what a crash could take back.
 
+mod checkpoint;
+mod committer;
+mod context;
+mod entry;
+mod error;
+mod files;
+mod frame;
 pub mod fs;
+mod group;
+mod index;
 mod log;
 mod options;
 mod partition;
+mod producers;
 pub mod record;
+mod recovery;
+mod retention;
+mod segment;
+mod shared;
+mod snapshot;
+mod state;
+mod tables;
 mod topics;
 mod unit;
+mod wal;
+mod writer;
 
-pub use log::{CloseError, Done, Log, OpenError, Stats};
+pub use error::{CloseError, OpenError};
+pub use log::{Log, Stats};
 #[cfg(any(test, faults))]
 pub use options::Fault;
 pub use options::{Clock, Durability, Options};
 pub use partition::{Partition, ReadError};
+pub use shared::Done;
 pub use topics::{
     ConfigError, INTERNAL_PREFIX, NAME_BYTES_MAX, NameError, Topic, TopicConfig, Topics,
     validate_name,

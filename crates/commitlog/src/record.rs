@@ -11,6 +11,7 @@ mod compression;
 mod validate;
 pub(crate) mod varint;
 
+pub(crate) use batch::assign;
 pub use batch::{BatchBuilder, BatchHeader, HEADER_LEN};
 pub use body::{Headers, Record, RecordBody, Records, records};
 pub use compression::Compression;

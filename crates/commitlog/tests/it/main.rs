@@ -1,0 +1,5 @@
+//! The public face on real files.
+
+mod lifecycle;
+mod retention;
+mod support;
