@@ -74,6 +74,16 @@ ensure_apt() {
   fi
 }
 
+# ensure_venv NAME: .cache/venv-NAME from tests/requirements-NAME.txt, made again when that file changes.
+ensure_venv() {
+  local venv="$CACHE/venv-$1" list="tests/requirements-$1.txt"
+  cmp -s "$list" "$venv/requirements" && return 0
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$list"
+  cp "$list" "$venv/requirements"
+}
+
 # counts LOG CODE: "PASSED FAILED" of a stage.
 counts() {
   awk -v code="$2" '
