@@ -84,6 +84,23 @@ ensure_venv() {
   cp "$list" "$venv/requirements"
 }
 
+# with_tmpfs SIZE COMMAND...: runs it with a small file system mounted at .cache/tmpfs, as root or in a namespace of its own.
+with_tmpfs() {
+  local size=$1 code=0
+  shift
+  mkdir -p "$CACHE/tmpfs"
+  if [ "$(id -u)" = 0 ]; then
+    mount -t tmpfs -o "size=$size" headwater-test "$CACHE/tmpfs"
+    "$@" || code=$?
+    umount "$CACHE/tmpfs"
+    return "$code"
+  fi
+  export CACHE
+  export -f "$1"
+  unshare --user --map-root-user --mount bash -euc \
+    'mount -t tmpfs -o "size=$1" headwater-test "$CACHE/tmpfs" && shift && "$@"' with_tmpfs "$size" "$@"
+}
+
 # counts LOG CODE: "PASSED FAILED" of a stage.
 counts() {
   awk -v code="$2" '

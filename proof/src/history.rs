@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[derive(Debug)]
 pub struct Recorder {
     begun: Instant,
+    wall_begun_micros: u64,
     kept: Mutex<Kept>,
 }
 
@@ -121,8 +122,10 @@ impl Recorder {
             file: BufWriter::new(file),
             events: Vec::new(),
         };
+        let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
         Ok(Self {
             begun: Instant::now(),
+            wall_begun_micros: u64::try_from(since.as_micros())?,
             kept: Mutex::new(kept),
         })
     }
@@ -130,6 +133,11 @@ impl Recorder {
     /// Microseconds since this recorder was made.
     pub fn now(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The wall clock when this recorder was made, to lay a trace of the program beside the history.
+    pub fn wall_begun_micros(&self) -> u64 {
+        self.wall_begun_micros
     }
 
     /// Stamps the event and appends it. A history that cannot be written is no evidence: the run ends.

@@ -129,6 +129,16 @@ impl Cast {
         }
     }
 
+    /// A few of them, for a run that asks about one system call.
+    pub fn small(messages_per_second: u32) -> Self {
+        let mut cast = Self::standard(messages_per_second);
+        cast.publishers
+            .retain(|plan| ["p1-v311", "p2-v5", "p2-deaf", "p1-ret"].contains(&plan.name.as_str()));
+        cast.subscribers
+            .retain(|plan| ["s1-on", "s2-off"].contains(&plan.name.as_str()));
+        cast
+    }
+
     pub fn retained_topics(&self) -> Vec<String> {
         self.publishers
             .iter()
@@ -137,6 +147,9 @@ impl Cast {
             .collect()
     }
 }
+
+/// Called again and again while a load waits: it looks after the program under test.
+pub type Tend<'a> = &'a mut dyn FnMut() -> anyhow::Result<()>;
 
 /// Running clients.
 #[derive(Debug)]
@@ -148,12 +161,14 @@ pub struct Load {
 }
 
 impl Load {
-    /// Subscribes every subscriber of the cast, then starts the publishers.
+    /// Subscribes every subscriber of the cast, then starts the publishers. `tend` is called while it waits: a fault
+    /// run starts its program again there.
     pub fn start(
         address: SocketAddr,
         run: &str,
         recorder: Arc<Recorder>,
         cast: &Cast,
+        tend: Tend<'_>,
     ) -> anyhow::Result<Self> {
         let shared = Arc::new(Shared {
             address,
@@ -183,8 +198,9 @@ impl Load {
                 .all(|(_, one)| one.connected.load(Ordering::Acquire))
         };
         load.wait(
-            Duration::from_secs(20),
+            Duration::from_secs(30),
             "the subscribers' first connections",
+            tend,
             all_there,
         )?;
         load.set(Phase::Publish);
@@ -220,15 +236,20 @@ impl Load {
         &self,
         at_most: Duration,
         what: &str,
+        tend: Tend<'_>,
         done: impl Fn(&Self) -> bool,
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + at_most;
         while !done(self) {
+            tend()?;
             if self.shared.broken.load(Ordering::Acquire) {
                 bail!("a client of the load broke");
             }
             if Instant::now() > deadline {
-                bail!("after {at_most:?} still waiting for {what}");
+                bail!(
+                    "after {at_most:?} still waiting for {what}; {} acknowledged",
+                    self.acked()
+                );
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -236,15 +257,22 @@ impl Load {
     }
 
     /// Until this many more messages are acknowledged.
-    pub fn wait_for_acks(&self, more: u64, at_most: Duration) -> anyhow::Result<()> {
+    pub fn wait_for_acks(
+        &self,
+        more: u64,
+        at_most: Duration,
+        tend: Tend<'_>,
+    ) -> anyhow::Result<()> {
         let target = self.acked() + more;
-        self.wait(at_most, "acknowledgements", |load| load.acked() >= target)
+        self.wait(at_most, "acknowledgements", tend, |load| {
+            load.acked() >= target
+        })
     }
 
     /// Brings everything to rest: each message in flight to its end, then each session to what it is owed.
     /// Who is owed something that does not come is found by the judge, so that a loss ends as a verdict: this
     /// only gives up when nothing at all has arrived for a while.
-    pub fn settle(&self) -> anyhow::Result<()> {
+    pub fn settle(&self, tend: Tend<'_>) -> anyhow::Result<()> {
         self.set(Phase::Settle);
         let settled = |load: &Self| {
             load.publishers
@@ -254,6 +282,7 @@ impl Load {
         self.wait(
             Duration::from_secs(60),
             "every message in flight to be answered",
+            tend,
             settled,
         )?;
         self.set(Phase::Drain);
@@ -271,6 +300,7 @@ impl Load {
         self.wait(
             Duration::from_secs(120),
             "the sessions to be drained",
+            tend,
             drained,
         )
     }

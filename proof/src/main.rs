@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use headwater_proof::evidence::Evidence;
-use headwater_proof::fault::kill9;
+use headwater_proof::fault::{Bench, broken, eio, enospc, kill9, order, syscalls};
 use headwater_proof::history::Recorder;
 use headwater_proof::judge::{Rules, judge};
 use headwater_proof::load::{Cast, Load, read_retained};
@@ -60,6 +60,38 @@ enum Command {
         #[arg(long, default_value_t = 150)]
         rate: u32,
     },
+    /// kill -9 at the Nth write-path system call, fresh and recovering; without --sample all N until none fires.
+    Strace {
+        #[command(flatten)]
+        program: ProgramArguments,
+        /// Only this many, drawn at random.
+        #[arg(long)]
+        sample: Option<u32>,
+    },
+    /// A sync that fails: exit code 1, a sentence, nothing acknowledged afterwards, a clean restart.
+    Eio {
+        #[command(flatten)]
+        program: ProgramArguments,
+        #[arg(long, default_value_t = 3)]
+        times: u32,
+    },
+    /// A full disk; --tmpfs is an empty small file system.
+    Enospc {
+        #[command(flatten)]
+        program: ProgramArguments,
+        #[arg(long)]
+        tmpfs: PathBuf,
+    },
+    /// With slow syncs: no answer before its sync returned, no file whose folder is not synced.
+    Order {
+        #[command(flatten)]
+        program: ProgramArguments,
+    },
+    /// A build with `--cfg faults` must be caught at each of its faults, and pass without one.
+    Broken {
+        #[command(flatten)]
+        program: ProgramArguments,
+    },
     /// The same against mosquitto with `persistence true`, for the row beside ours. Losses do not fail it.
     Mosquitto {
         #[arg(long, default_value = "/usr/sbin/mosquitto")]
@@ -97,6 +129,27 @@ fn main() -> ExitCode {
     }
 }
 
+impl ProgramArguments {
+    fn bench(self) -> anyhow::Result<Bench> {
+        std::fs::create_dir_all(&self.out)?;
+        Ok(Bench {
+            binary: self.binary.canonicalize().context("--binary")?,
+            folder: self.out.canonicalize()?,
+            environment: Vec::new(),
+        })
+    }
+}
+
+/// The last line of a run, which ./test counts. False: something failed.
+#[expect(
+    clippy::print_stdout,
+    reason = "a command's answer goes to standard output"
+)]
+fn result(passed: usize, failed: usize) -> bool {
+    println!("RESULT {passed} passed, {failed} failed");
+    failed == 0
+}
+
 /// False: the judge complained.
 #[expect(
     clippy::print_stdout,
@@ -114,9 +167,9 @@ fn run(command: Command) -> anyhow::Result<bool> {
             let recorder = Arc::new(Recorder::create(&out.join("history.ndjson"))?);
             let cast = Cast::standard(rate);
             let run = "load";
-            let load = Load::start(mqtt, run, Arc::clone(&recorder), &cast)?;
+            let load = Load::start(mqtt, run, Arc::clone(&recorder), &cast, &mut || Ok(()))?;
             std::thread::sleep(Duration::from_secs(seconds));
-            load.settle()?;
+            load.settle(&mut || Ok(()))?;
             load.stop()?;
             read_retained(mqtt, run, &recorder, &cast.retained_topics())?;
             println!("{} events in {}", recorder.events()?.len(), out.display());
@@ -140,6 +193,47 @@ fn run(command: Command) -> anyhow::Result<bool> {
             print!("{verdict}");
             Ok(verdict.is_clean())
         }
+        Command::Strace { program, sample } => {
+            let outcome = syscalls::run(&syscalls::Plan {
+                bench: program.bench()?,
+                sample,
+            })?;
+            println!(
+                "kill -9 at the Nth write-path call: {} fired, {} not reached, {} acknowledged, {} failed",
+                outcome.fired, outcome.not_reached, outcome.acked, outcome.failed
+            );
+            let failed = usize::try_from(outcome.failed)?;
+            Ok(result(usize::try_from(outcome.fired)? - failed, failed))
+        }
+        Command::Eio { program, times } => {
+            let failed = usize::try_from(eio::run(&program.bench()?, times)?)?;
+            Ok(result(usize::try_from(times)? - failed, failed))
+        }
+        Command::Enospc { program, tmpfs } => {
+            println!("{}", enospc::run(&program.bench()?, &tmpfs)?);
+            Ok(result(1, 0))
+        }
+        Command::Order { program } => {
+            let findings = order::run(&program.bench()?)?;
+            println!(
+                "slow syncs: {} acknowledged, the soonest after {} us; {} files and folders made",
+                findings.acked, findings.soonest_ack_micros, findings.made
+            );
+            for line in findings
+                .acked_before_sync
+                .iter()
+                .chain(&findings.folders_not_synced)
+                .take(20)
+            {
+                println!("BROKEN {line}");
+            }
+            let failed = usize::from(!findings.is_clean());
+            Ok(result(1 - failed, failed))
+        }
+        Command::Broken { program } => {
+            let failed = usize::try_from(broken::run(&program.bench()?)?)?;
+            Ok(result(broken::CHECKS - failed, failed))
+        }
         Command::Kill9 {
             program,
             rounds,
@@ -159,11 +253,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
             })?;
             println!("{}", outcome.line("headwater"));
             let failed = outcome.failed_lives();
-            println!(
-                "RESULT {} passed, {failed} failed",
-                outcome.lives.len() - failed
-            );
-            Ok(failed == 0)
+            Ok(result(outcome.lives.len() - failed, failed))
         }
         Command::Mosquitto {
             binary,

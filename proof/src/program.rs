@@ -36,6 +36,8 @@ pub struct Setup {
     pub mqtt: SocketAddr,
     pub kafka: SocketAddr,
     pub http: SocketAddr,
+    /// The data directory, when it does not lie in `folder`.
+    pub data: Option<PathBuf>,
     /// `--set` options for Headwater.
     pub settings: Vec<String>,
     pub environment: Vec<(String, String)>,
@@ -59,6 +61,7 @@ impl Setup {
             mqtt,
             kafka,
             http,
+            data: None,
             settings: Vec::new(),
             environment: Vec::new(),
             wrapper: Vec::new(),
@@ -66,7 +69,9 @@ impl Setup {
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.join("data")
+        self.data
+            .clone()
+            .unwrap_or_else(|| self.folder.join("data"))
     }
 
     pub fn has_log(&self) -> bool {
@@ -158,6 +163,14 @@ impl Setup {
         })
     }
 
+    /// The same program under a wrapper.
+    pub fn wrapped_in(&self, wrapper: Vec<String>) -> Self {
+        Self {
+            wrapper,
+            ..self.clone()
+        }
+    }
+
     pub fn start(&self) -> anyhow::Result<Program> {
         let mut program = self.spawn()?;
         program.wait_until_ready()?;
@@ -178,21 +191,26 @@ pub struct Program {
 }
 
 impl Program {
-    /// Time from start to ready.
+    /// Time from start to ready; an error when it ended before.
     pub fn wait_until_ready(&mut self) -> anyhow::Result<Duration> {
+        match self.wait_until_ready_or_ended()? {
+            Some(took) => Ok(took),
+            None => bail!("it ended before it was ready; {}", self.last_words()),
+        }
+    }
+
+    /// Time from start to ready, or `None` when it ended before.
+    pub fn wait_until_ready_or_ended(&mut self) -> anyhow::Result<Option<Duration>> {
         while !self.is_ready() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!(
-                    "it ended with {status} before it was ready; {}",
-                    self.last_words()
-                );
+            if self.child.try_wait()?.is_some() {
+                return Ok(None);
             }
             if self.begun.elapsed() > READY_WAIT {
                 bail!("not ready after {READY_WAIT:?}; {}", self.last_words());
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        Ok(self.begun.elapsed())
+        Ok(Some(self.begun.elapsed()))
     }
 
     fn is_ready(&self) -> bool {
@@ -202,6 +220,12 @@ impl Program {
                 TcpStream::connect_timeout(&self.setup.mqtt, Duration::from_millis(100)).is_ok()
             }
         }
+    }
+
+    /// Its whole standard error, of all starts.
+    pub fn everything_said(&self) -> anyhow::Result<String> {
+        let text = std::fs::read(self.setup.stderr_path())?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// The end of its standard error, for a person.
@@ -244,14 +268,26 @@ impl Program {
 
     /// SIGTERM; it must end with 0 within ten seconds.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        kill_process(self.pid()?, Signal::TERM)?;
-        match self.wait(Duration::from_secs(15))? {
-            Some(status) if status.success() => Ok(()),
-            Some(status) => bail!(
+        match self.terminate()? {
+            status if status.success() => Ok(()),
+            status => bail!(
                 "after SIGTERM it ended with {status}; {}",
                 self.last_words()
             ),
-            None => bail!("15 s after SIGTERM it still runs; {}", self.last_words()),
+        }
+    }
+
+    /// SIGTERM, and how it ended within the time it has for that.
+    pub fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        kill_process(self.pid()?, Signal::TERM)?;
+        // A wrapper makes it slower.
+        let at_most = Duration::from_secs(if self.wrapped { 60 } else { 10 });
+        match self.wait(at_most)? {
+            Some(status) => Ok(status),
+            None => bail!(
+                "{at_most:?} after SIGTERM it still runs; {}",
+                self.last_words()
+            ),
         }
     }
 
@@ -269,8 +305,9 @@ impl Program {
         }
     }
 
-    pub fn has_ended(&mut self) -> anyhow::Result<bool> {
-        Ok(self.child.try_wait()?.is_some())
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
     }
 }
 

@@ -27,8 +27,9 @@ pub(super) struct Sent<'a> {
 }
 
 impl Sent<'_> {
+    /// It must not appear anywhere. Sent twice, the first copy may have been taken though its answer never came.
     pub(super) fn is_refused(&self) -> bool {
-        self.refused && self.acked_at.is_none()
+        self.refused && self.acked_at.is_none() && self.sends == 1
     }
 
     /// At most one copy may exist wherever copies are counted.

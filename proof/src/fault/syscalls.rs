@@ -1,0 +1,198 @@
+//! kill -9 at the Nth system call of the write path, for N = 1, 2, 3, ... until none fires.
+//!
+//! strace counts for each thread apart: the first thread that reaches its Nth call of that name ends the process. Both in a
+//! fresh data directory and in one that a kill left, so that recovery's own calls are among them.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use rand::RngExt;
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use super::{Bench, strace};
+use crate::load::Cast;
+use crate::trial::Trial;
+
+/// Every call by which a file or a folder changes. `write` and `writev` also speak to sockets.
+pub const WRITE_PATH: [&str; 14] = [
+    "write",
+    "writev",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "fdatasync",
+    "fsync",
+    "sync_file_range",
+    "rename",
+    "renameat2",
+    "ftruncate",
+    "fallocate",
+    "unlink",
+    "mkdir",
+];
+/// A sample draws N from here: the first calls are those of a start, the later ones those of commits.
+const SAMPLE_N_MAX: u32 = 120;
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub bench: Bench,
+    /// `None`: all of them.
+    pub sample: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    pub fired: u32,
+    /// The program came to its end before its Nth call of that name.
+    pub not_reached: u32,
+    pub failed: u32,
+    pub acked: u64,
+}
+
+/// One place to kill at.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    syscall: &'static str,
+    nth: u32,
+    /// In a data directory that a kill left.
+    recovering: bool,
+}
+
+pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::default();
+    match plan.sample {
+        Some(count) => sample(plan, count, &mut outcome)?,
+        None => {
+            for syscall in WRITE_PATH {
+                for recovering in [false, true] {
+                    let mut nth = 1;
+                    while at(
+                        plan,
+                        Place {
+                            syscall,
+                            nth,
+                            recovering,
+                        },
+                        &mut outcome,
+                    )? {
+                        nth += 1;
+                    }
+                }
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// Until this many have fired. A call that the program does not make is not drawn again.
+fn sample(plan: &Plan, count: u32, outcome: &mut Outcome) -> anyhow::Result<()> {
+    let mut random = rand::rng();
+    let mut ceilings: Vec<(&str, bool, u32)> = WRITE_PATH
+        .iter()
+        .flat_map(|syscall| {
+            [
+                (*syscall, false, SAMPLE_N_MAX),
+                (*syscall, true, SAMPLE_N_MAX),
+            ]
+        })
+        .collect();
+    ceilings.shuffle(&mut random);
+    while outcome.fired < count {
+        ceilings.retain(|(_, _, ceiling)| *ceiling > 1);
+        let chosen = ceilings
+            .choose(&mut random)
+            .copied()
+            .context("fewer write-path calls than the sample wants")?;
+        let (syscall, recovering, ceiling) = chosen;
+        // Small N as likely as large: half of the magnitudes, then a number below.
+        let below = random.random_range(1..=ceiling);
+        let nth = random.random_range(1..=below);
+        let fired = at(
+            plan,
+            Place {
+                syscall,
+                nth,
+                recovering,
+            },
+            outcome,
+        )?;
+        for entry in ceilings
+            .iter_mut()
+            .filter(|entry| entry.0 == syscall && entry.1 == recovering && !fired)
+        {
+            entry.2 = nth;
+        }
+    }
+    Ok(())
+}
+
+/// True: the fault fired.
+fn at(plan: &Plan, place: Place, outcome: &mut Outcome) -> anyhow::Result<bool> {
+    let folder: PathBuf = plan.bench.folder.join("at");
+    let name = format!(
+        "kill -9 at {} {}{}",
+        place.syscall,
+        place.nth,
+        if place.recovering { ", recovering" } else { "" }
+    );
+    match attempt(plan, place, &name, outcome) {
+        Ok(true) => outcome.fired += 1,
+        Ok(false) => {
+            outcome.not_reached += 1;
+            return Ok(false);
+        }
+        Err(error) => {
+            outcome.failed += 1;
+            outcome.fired += 1;
+            let kept = plan.bench.folder.join(format!("failed-{}", outcome.failed));
+            eprintln!("BROKEN {name}: {error:#}\nevidence in {}", kept.display());
+            if kept.exists() {
+                std::fs::remove_dir_all(&kept)?;
+            }
+            std::fs::rename(&folder, &kept)?;
+        }
+    }
+    Ok(true)
+}
+
+fn attempt(plan: &Plan, place: Place, name: &str, outcome: &mut Outcome) -> anyhow::Result<bool> {
+    let (setup, folder) = plan.bench.setup("at")?;
+    let set = place.syscall;
+    let options = [
+        "-e".to_owned(),
+        format!("trace={set}"),
+        "-e".to_owned(),
+        format!("inject={set}:signal=KILL:when={}", place.nth),
+    ];
+    let wrapped = setup.wrapped_in(strace(&folder.join("strace.log"), &options));
+    let cast = Cast::small(100);
+    let mut trial = if place.recovering {
+        let mut trial = Trial::begin(setup, &folder, cast)?;
+        trial.publish(30)?;
+        trial.kill()?;
+        trial.restart_hurt(&wrapped, name)?;
+        trial
+    } else {
+        Trial::begin_hurt(setup, Some((&wrapped, name)), &folder, cast)?
+    };
+    trial.publish(40)?;
+    if trial.watch.fired.is_none() {
+        // Last chance: what the program does when it is asked to end.
+        trial.terminate_armed(name)?;
+    }
+    let Some(status) = trial.watch.fired else {
+        return Ok(false);
+    };
+    anyhow::ensure!(
+        status.signal() == Some(9),
+        "it ended with {status} instead of being killed"
+    );
+    trial.publish(10)?;
+    trial.rest_and_read()?;
+    let verdict = trial.verdict(1, 0)?;
+    outcome.acked += verdict.figures.acked;
+    anyhow::ensure!(verdict.is_clean(), "{verdict}");
+    trial.end()?;
+    Ok(true)
+}
