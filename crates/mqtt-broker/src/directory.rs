@@ -201,18 +201,19 @@ impl Directory {
         }
     }
 
-    /// Puts a restored Session in its place, before any connection is open.
-    pub(crate) fn restore(&self, publisher: &Arc<Publisher>, shard: usize, seat: &Arc<Seat>) {
-        let (hash, mut part) = self.part(&publisher.client);
-        let entry = Entry {
-            publisher: publisher.clone(),
-            shard: narrow(shard),
-            claim: CommitId(seat.number),
-            seat: Some(seat.clone()),
-        };
-        part.insert_unique(hash, entry, |entry| {
-            self.hasher.hash_one(&*entry.publisher.client)
-        });
+    /// Puts a restored Session in its place, before any connection is open; `false` when its
+    /// client id is taken.
+    pub(crate) fn restore(
+        &self,
+        publisher: &Arc<Publisher>,
+        shard: usize,
+        claim: CommitId,
+        seat: &Arc<Seat>,
+    ) -> bool {
+        if !matches!(self.claim(publisher, shard, claim), Claimed::Fresh) {
+            return false;
+        }
+        self.settle(&publisher.client, shard, claim, seat)
     }
 }
 

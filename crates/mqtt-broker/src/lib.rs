@@ -11,6 +11,7 @@
 //! something durable depends on it, and leaves through `session::publish_out`.
 
 mod commit;
+mod connection;
 mod counts;
 mod directory;
 mod effect;
@@ -20,12 +21,16 @@ mod matching;
 mod message;
 mod output;
 mod owed;
+mod payloads;
 mod policy;
 mod restore;
 mod retained;
+mod retire;
+mod rows;
 mod session;
 mod shard;
 mod shared;
+mod timers;
 mod tree;
 
 pub use commit::{

@@ -1,42 +1,294 @@
 //! The broker's state after a restart, from the rows of its tables and the owed entries.
+//!
+//! For: building every Session as the log knows it, and who owed what to whom.
+//! Called by: `server`, before any door opens: rows, then the owed entries, then `finish`.
+//! Holds: what was acknowledged as owed is in a queue again, in its order; a QoS 2 message that
+//!   may have been sent keeps its Packet Identifier.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use headwater_mqtt_codec::QoS;
 
-use crate::{Input, Now, Position, Shared, Table};
+use crate::commit::CommitId;
+use crate::directory::Seat;
+use crate::input::Between;
+use crate::matching::FastMap;
+use crate::owed::{Owed, OwedEntry};
+use crate::rows::{self, Floor, OutboundRow};
+use crate::session::{Inflight, Progress, Session, Subscribed};
+use crate::tree::Subscriber;
+use crate::{Input, Now, Position, ShardMessage, Shared, Table};
+
+/// A Session being put together.
+#[derive(Debug, Default)]
+struct Parts {
+    row: Option<rows::SessionRow>,
+    subscriptions: Vec<Subscribed>,
+    inbound: Vec<u16>,
+    outbound: BTreeMap<u16, OutboundRow>,
+    floor: Floor,
+}
 
 /// Gathers what the log holds; `finish` gives each shard its Sessions.
 #[derive(Debug)]
 pub struct Restore {
     shared: Arc<Shared>,
+    parts: FastMap<u64, Parts>,
+    entries: Vec<(u64, Position, Bytes)>,
+    unreadable: u64,
 }
+
+/// Claims of restored Sessions lie above all that shards will ever count to.
+const RESTORED: u64 = 1 << 63;
 
 impl Restore {
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self {
+            shared,
+            parts: FastMap::default(),
+            entries: Vec::new(),
+            unreadable: 0,
+        }
     }
 
     /// One row. Every row of every [`Table`] first, in any order.
     pub fn row(&mut self, table: Table, key: &[u8], value: &Bytes) {
-        let _ = (&self.shared, table, key, value);
+        if self.take_row(table, key, value).is_none() {
+            self.unreadable += 1;
+            tracing::warn!(?table, "a row could not be read and is left out");
+        }
+    }
+
+    fn take_row(&mut self, table: Table, key: &[u8], value: &Bytes) -> Option<()> {
+        match table {
+            Table::Retained => {
+                let message = rows::decode_retained(value)?;
+                self.shared.retained.set(&Arc::new(message));
+                return Some(());
+            }
+            Table::Numbers => {
+                let next = rows::decode_numbers(value)?;
+                self.shared.number_used(next.saturating_sub(1));
+                return Some(());
+            }
+            Table::Sessions
+            | Table::Subscriptions
+            | Table::Inbound
+            | Table::Outbound
+            | Table::Floors => {}
+        }
+        let (number, rest) = rows::split_key(key)?;
+        let parts = self.parts.entry(number).or_default();
+        match table {
+            Table::Sessions => parts.row = Some(rows::decode_session(value)?),
+            Table::Subscriptions => {
+                let (options, id) = rows::decode_subscription(value)?;
+                let filter = std::str::from_utf8(rest).ok()?.into();
+                parts.subscriptions.push(Subscribed {
+                    filter,
+                    options,
+                    id,
+                });
+            }
+            Table::Inbound => parts.inbound.push(rows::packet_id(rest)?),
+            Table::Outbound => {
+                parts
+                    .outbound
+                    .insert(rows::packet_id(rest)?, rows::decode_outbound(value)?);
+            }
+            Table::Floors => parts.floor = rows::decode_floor(value)?,
+            Table::Retained | Table::Numbers => {}
+        }
+        Some(())
     }
 
     /// After the rows: the lowest sequence anyone may still be owed; scan the owed partition from
-    /// here. `None`: nobody is owed anything.
+    /// here, or from its log start offset. `None`: nobody can be owed anything.
     pub fn owed_from(&self) -> Option<u64> {
-        None
+        let known = self.parts.values().filter(|parts| parts.row.is_some());
+        known.map(|parts| parts.floor.lowest()).min()
     }
 
     /// Then every owed record from there, ascending: its own offset, the message's position from
     /// the first 12 bytes of its value, and the rest of its value.
     pub fn owed(&mut self, sequence: u64, position: Position, entry: &Bytes) {
-        let _ = (sequence, position, entry);
+        self.entries.push((sequence, position, entry.clone()));
+    }
+
+    /// Rows and entries that could not be read and were left out.
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable
     }
 
     /// The first Inputs of each shard, before any connection is opened.
-    pub fn finish(self, now: Now) -> Vec<Vec<Input>> {
-        let _ = now;
-        (0..self.shared.shards).map(|_| Vec::new()).collect()
+    pub fn finish(mut self, now: Now) -> Vec<Vec<Input>> {
+        let mut sessions: BTreeMap<u64, Box<Session>> = BTreeMap::new();
+        let shards = self.shared.shards.max(1);
+        let mut floors: FastMap<u64, (Floor, BTreeMap<u64, u16>)> = FastMap::default();
+        let mut numbers: Vec<u64> = self.parts.keys().copied().collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            self.shared.number_used(number);
+            let Some(parts) = self.parts.remove(&number) else {
+                continue;
+            };
+            let home = usize::try_from(number % shards as u64).unwrap_or(0);
+            let floor = parts.floor.clone();
+            let ids = parts
+                .outbound
+                .iter()
+                .map(|(id, row)| (row.sequence, *id))
+                .collect();
+            if let Some(session) = self.session(now, number, home, parts) {
+                floors.insert(number, (floor, ids));
+                sessions.insert(number, Box::new(session));
+            }
+        }
+        self.replay_entries(&mut sessions, &floors);
+        let mut inputs: Vec<Vec<Input>> = (0..shards).map(|_| Vec::new()).collect();
+        for (number, mut session) in sessions {
+            // A PUBREL may be all that is left of a message.
+            session
+                .inflight
+                .retain(|one| one.owed.is_some() || one.progress == Progress::Released);
+            session
+                .inflight
+                .make_contiguous()
+                .sort_by_key(|one| one.owed.as_ref().map_or(0, |owed| owed.sequence));
+            let home = usize::try_from(number % shards as u64).unwrap_or(0);
+            if let Some(inputs) = inputs.get_mut(home) {
+                let message = ShardMessage(Between::Restored(session));
+                inputs.push(Input::FromShard(message));
+            }
+        }
+        inputs
+    }
+
+    /// A Session from its rows, in the directory and the tree.
+    fn session(&self, now: Now, number: u64, home: usize, parts: Parts) -> Option<Session> {
+        let row = parts.row?;
+        let publisher = Arc::new(row.publisher);
+        let persistent = row.expiry_seconds > 0;
+        let seat = Arc::new(Seat::new(number, home, persistent));
+        let claim = CommitId(RESTORED | number);
+        if !self
+            .shared
+            .directory
+            .restore(&publisher, home, claim, &seat)
+        {
+            return None;
+        }
+        if persistent {
+            self.shared.count_persistent(true);
+        }
+        let mut session = Session::new(seat.clone(), publisher, claim);
+        session.expiry_seconds = row.expiry_seconds;
+        session.has_rows = true;
+        let mut subscriptions = parts.subscriptions;
+        subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
+        for one in &subscriptions {
+            let subscriber = Subscriber {
+                seat: seat.clone(),
+                options: one.options,
+                id: one.id,
+            };
+            self.shared.tree.subscribe(&one.filter, subscriber);
+        }
+        session.subscriptions = subscriptions;
+        session.inbound = parts.inbound.into_iter().map(|id| (id, true)).collect();
+        session.last_sequence = parts.floor.front.saturating_sub(1);
+        for (id, row) in parts.outbound {
+            let progress = if row.released {
+                Progress::Released
+            } else {
+                Progress::SentOnce
+            };
+            session.inflight.push_back(Inflight {
+                id,
+                progress,
+                owed: None,
+            });
+            session.last_id = session.last_id.max(id);
+        }
+        // Who was connected at the crash left now.
+        let left_at_ms = row.left_at_ms.unwrap_or(now.wall_ms);
+        session.left_at_ms = Some(left_at_ms);
+        let after = |seconds: u32| now.mono_ms + u64::from(seconds) * 1_000;
+        if row.expiry_seconds != u32::MAX {
+            let away_ms = now.wall_ms.saturating_sub(left_at_ms).max(0).unsigned_abs();
+            session.ends_at = Some(
+                after(row.expiry_seconds)
+                    .saturating_sub(away_ms)
+                    .max(now.mono_ms),
+            );
+        }
+        // A Will's delay starts at the restart.
+        session.will_at = row.will.as_ref().map(|will| after(will.delay_seconds));
+        session.will = row.will.map(Box::new);
+        Some(session)
+    }
+
+    fn replay_entries(
+        &mut self,
+        sessions: &mut BTreeMap<u64, Box<Session>>,
+        floors: &FastMap<u64, (Floor, BTreeMap<u64, u16>)>,
+    ) {
+        // A moved entry stands for an earlier sequence: sorted there, behind the original.
+        let mut entries: Vec<(u64, Position, OwedEntry)> = Vec::with_capacity(self.entries.len());
+        for (sequence, position, bytes) in std::mem::take(&mut self.entries) {
+            match OwedEntry::decode(&bytes) {
+                Some(entry) => {
+                    entries.push((entry.original.unwrap_or(sequence), position, entry));
+                }
+                None => self.unreadable += 1,
+            }
+        }
+        entries.sort_by_key(|(sequence, ..)| *sequence);
+        // All that stand for one sequence are taken together, so that a Session meets it once,
+        // with its latest position.
+        for same in entries.chunk_by(|a, b| a.0 == b.0) {
+            let mut latest: BTreeMap<u64, Owed> = BTreeMap::new();
+            for (sequence, position, entry) in same {
+                for group in &entry.groups {
+                    for number in &group.sessions {
+                        let owed = Owed {
+                            sequence: *sequence,
+                            position: *position,
+                            qos: group.qos,
+                            retain: group.retain,
+                            weight: entry.weight,
+                            ids: group.ids.iter().copied().collect(),
+                        };
+                        latest.insert(*number, owed);
+                    }
+                }
+            }
+            for (number, owed) in latest {
+                self.shared.number_used(number);
+                if let (Some(session), Some((floor, ids))) =
+                    (sessions.get_mut(&number), floors.get(&number))
+                {
+                    owe(session, floor, ids, owed);
+                }
+            }
+        }
+    }
+}
+
+/// One message a restored Session was owed, if it still is.
+fn owe(session: &mut Session, floor: &Floor, ids: &BTreeMap<u64, u16>, owed: Owed) {
+    session.last_sequence = session.last_sequence.max(owed.sequence);
+    if !floor.is_owed(owed.sequence) {
+        return;
+    }
+    let id = ids
+        .get(&owed.sequence)
+        .filter(|_| owed.qos == QoS::ExactlyOnce);
+    let index = id.and_then(|id| session.find_inflight(*id));
+    match index.and_then(|index| session.inflight.get_mut(index)) {
+        Some(inflight) => inflight.owed = Some(Box::new(owed)),
+        None => session.owed.push(&owed),
     }
 }

@@ -1,5 +1,217 @@
-//! One Client's Session.
+//! One Client's Session: what it subscribed to, what it is owed and what it owes.
+//!
+//! For: the state that may outlive a Network Connection and moves between shards as one box.
+//! Not for: the exchanges themselves, one file each below: `connect`, `publish_in`, `publish_out`,
+//!   `subscribe`, `will`. They are parts of [`Shard`](crate::Shard), because an exchange touches
+//!   the connection, the Session and the round at once.
+//! Holds: a QoS 2 message is routed once, however often it is sent [MQTT-4.3.3-10].
 
-/// To come.
+pub(crate) mod connect;
+pub(crate) mod publish_in;
+pub(crate) mod publish_out;
+pub(crate) mod resume;
+pub(crate) mod subscribe;
+pub(crate) mod will;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use headwater_mqtt_codec::{SubscriptionId, SubscriptionOptions};
+use smallvec::SmallVec;
+
+use crate::directory::Seat;
+use crate::matching::FastMap;
+use crate::owed::{Owed, OwedQueue};
+use crate::rows::{Floor, SessionRow, WillRow};
+use crate::{CommitId, LoadId, Message, Publisher};
+
+/// How far an outbound QoS 1 or 2 message is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Progress {
+    /// QoS 1, sent; PUBACK to come.
+    Sent,
+    /// QoS 2; the row of its Packet Identifier is on its way to the log.
+    Storing,
+    /// QoS 2, sent; PUBREC to come.
+    SentOnce,
+    /// PUBREC came; that is on its way to the log.
+    Recorded,
+    /// PUBREL sent; PUBCOMP to come.
+    Released,
+}
+
+/// An outbound message that is not finished.
 #[derive(Debug)]
-pub(crate) struct Session;
+pub(crate) struct Inflight {
+    pub(crate) id: u16,
+    pub(crate) progress: Progress,
+    /// What it is for a Session that must be able to send it again.
+    pub(crate) owed: Option<Box<Owed>>,
+}
+
+/// A message in memory, for a Session that ends with its connection.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) message: Arc<Message>,
+    pub(crate) exactly_once: bool,
+    pub(crate) retain: bool,
+    pub(crate) ids: SmallVec<[SubscriptionId; 2]>,
+}
+
+/// One of a Session's subscriptions.
+#[derive(Debug)]
+pub(crate) struct Subscribed {
+    pub(crate) filter: Box<str>,
+    pub(crate) options: SubscriptionOptions,
+    pub(crate) id: Option<SubscriptionId>,
+}
+
+/// A message read back from the log; `None` when it could not be.
+pub(crate) type Loaded = (u64, Option<Arc<Message>>);
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) seat: Arc<Seat>,
+    pub(crate) publisher: Arc<Publisher>,
+    /// The claim it is held by.
+    pub(crate) claim: CommitId,
+    pub(crate) connection: Option<usize>,
+    /// Seconds it outlives its connection; `u32::MAX` for ever.
+    pub(crate) expiry_seconds: u32,
+    /// It has rows in the log.
+    pub(crate) has_rows: bool,
+    /// Commits of it that are not answered.
+    pub(crate) pending: u32,
+    /// Another shard's CONNECT wants it.
+    pub(crate) surrender: Option<(usize, CommitId)>,
+    /// Ascending by filter.
+    pub(crate) subscriptions: Vec<Subscribed>,
+    /// QoS 2 PUBLISHes taken and not released; `false` while the commit is pending.
+    pub(crate) inbound: FastMap<u16, bool>,
+    pub(crate) inflight: VecDeque<Inflight>,
+    pub(crate) last_id: u16,
+    /// In flight since an earlier connection, to be sent again on this one, in order.
+    pub(crate) resend: VecDeque<u16>,
+    pub(crate) owed: OwedQueue,
+    /// The highest owed sequence it has seen.
+    pub(crate) last_sequence: u64,
+    pub(crate) queue: VecDeque<Queued>,
+    pub(crate) queue_bytes: u64,
+    pub(crate) loaded: VecDeque<Loaded>,
+    pub(crate) loading: Option<LoadId>,
+    /// Packet Identifiers whose outbound rows are to be deleted along with the floor.
+    pub(crate) finished: Vec<u16>,
+    pub(crate) floor_dirty: bool,
+    pub(crate) will: Option<Box<WillRow>>,
+    pub(crate) will_at: Option<u64>,
+    pub(crate) ends_at: Option<u64>,
+    pub(crate) timer: Option<u64>,
+    pub(crate) left_at_ms: Option<i64>,
+}
+
+impl Session {
+    pub(crate) fn new(seat: Arc<Seat>, publisher: Arc<Publisher>, claim: CommitId) -> Self {
+        Self {
+            seat,
+            publisher,
+            claim,
+            connection: None,
+            expiry_seconds: 0,
+            has_rows: false,
+            pending: 0,
+            surrender: None,
+            subscriptions: Vec::new(),
+            inbound: FastMap::default(),
+            inflight: VecDeque::new(),
+            last_id: 0,
+            resend: VecDeque::new(),
+            owed: OwedQueue::default(),
+            last_sequence: 0,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            loaded: VecDeque::new(),
+            loading: None,
+            finished: Vec::new(),
+            floor_dirty: false,
+            will: None,
+            will_at: None,
+            ends_at: None,
+            timer: None,
+            left_at_ms: None,
+        }
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.seat.number()
+    }
+
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.expiry_seconds > 0
+    }
+
+    pub(crate) fn row(&self) -> SessionRow {
+        SessionRow {
+            publisher: (*self.publisher).clone(),
+            expiry_seconds: self.expiry_seconds,
+            left_at_ms: self.left_at_ms,
+            will: self.will.as_deref().cloned(),
+        }
+    }
+
+    /// Up to where everything is settled.
+    pub(crate) fn floor(&self) -> Floor {
+        let front = self.owed.front_sequence().unwrap_or(self.last_sequence + 1);
+        let mut open: Vec<u64> = self
+            .inflight
+            .iter()
+            .filter_map(|inflight| inflight.owed.as_ref())
+            .map(|owed| owed.sequence)
+            .collect();
+        open.sort_unstable();
+        Floor { front, open }
+    }
+
+    /// The next free Packet Identifier [MQTT-2.2.1-4].
+    pub(crate) fn next_id(&mut self) -> u16 {
+        loop {
+            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            let id = self.last_id;
+            // Identifiers are given out in turn, so what is in flight lies between the oldest's and
+            // the newest's; only an `id` that has come round to the oldest needs a closer look.
+            let newest = id.wrapping_sub(1);
+            let span = self
+                .inflight
+                .front()
+                .map_or(0, |oldest| newest.wrapping_sub(oldest.id));
+            let comes_round = span > u16::MAX / 2;
+            if !comes_round || !self.inflight.iter().any(|inflight| inflight.id == id) {
+                return id;
+            }
+        }
+    }
+
+    /// Where this Packet Identifier is in flight.
+    pub(crate) fn find_inflight(&self, id: u16) -> Option<usize> {
+        match self.inflight.front() {
+            Some(front) if front.id == id => Some(0),
+            _ => self.inflight.iter().position(|inflight| inflight.id == id),
+        }
+    }
+
+    pub(crate) fn find_subscription(&self, filter: &str) -> Result<usize, usize> {
+        self.subscriptions
+            .binary_search_by(|one| (*one.filter).cmp(filter))
+    }
+
+    /// What is kept only for the connection that is gone.
+    pub(crate) fn forget_connection(&mut self) {
+        self.connection = None;
+        self.loaded = VecDeque::new();
+        self.loading = None;
+        self.queue = VecDeque::new();
+        self.queue_bytes = 0;
+        self.resend = VecDeque::new();
+        self.inflight.retain(|inflight| inflight.owed.is_some());
+        self.inflight.shrink_to_fit();
+    }
+}

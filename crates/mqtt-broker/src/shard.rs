@@ -1,57 +1,962 @@
-//! One thread's share of the broker.
+//! One thread's share of the broker: its connections, its Sessions, its round.
+//!
+//! For: taking Inputs to the exchange they belong to (`session::*`), keeping the pending commits
+//!   in order, ending a round with as few effects as possible.
+//! Not for: what an exchange decides.
+//! Holds: commits are answered in the order they were asked; nothing here waits or fails.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::{ConnectionId, Counts, Effect, Input, Now, Output, Shared};
+use bytes::Bytes;
+use headwater_mqtt_codec::{
+    ConnAckReason, DecodeError, DisconnectReason, Packet, PacketId, PubAckReason, QoS, UnsubAck,
+    Version,
+};
+use slab::Slab;
+
+use crate::commit::{Commit, Control, Targets};
+use crate::connection::{Connection, Stage};
+use crate::directory::Seat;
+use crate::input::{Between, Forwarded};
+use crate::matching::{FastMap, MatchCache};
+use crate::payloads::Payloads;
+use crate::session::Session;
+use crate::session::connect::{Arrival, End};
+use crate::session::subscribe::{Feed, Granted};
+use crate::timers::{Due, Timers};
+use crate::{
+    Change, CommitId, ConnectionId, Counts, Effect, Input, LoadId, Message, Now, Output, Peer,
+    Publisher, Receipt, Refusal, ShardMessage, Shared, Ticket,
+};
+
+/// What follows a commit.
+#[derive(Debug)]
+pub(crate) enum Then {
+    Nothing,
+    Claimed,
+    Acknowledge {
+        qos: QoS,
+        id: PacketId,
+        reason: PubAckReason,
+    },
+    Complete {
+        id: PacketId,
+    },
+    Subscribed(Box<Granted>),
+    Unsubscribed(Box<UnsubAck>),
+    Connected {
+        present: bool,
+    },
+    /// The connection that said DISCONNECT.
+    Close(ConnectionId),
+    Rows(Vec<RowStep>),
+    Injected(Ticket),
+}
+
+/// A QoS 2 step to a Session that outlives its connection: committed, then seen.
+#[derive(Debug)]
+pub(crate) struct RowStep {
+    pub(crate) slot: usize,
+    pub(crate) number: u64,
+    pub(crate) id: u16,
+    pub(crate) change: Change,
+    pub(crate) step: Step,
+}
+
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// PUBLISH goes out.
+    Send(Arc<Message>),
+    /// PUBREL goes out.
+    Release,
+}
+
+/// A commit that is asked for and not answered.
+#[derive(Debug)]
+struct Pending {
+    id: CommitId,
+    connection: Option<(usize, ConnectionId)>,
+    session: Option<(usize, u64)>,
+    then: Then,
+}
+
+/// A commit without its name.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) message: Option<Arc<Message>>,
+    pub(crate) routed: bool,
+    pub(crate) owed: Option<Bytes>,
+    pub(crate) targets: Targets,
+    pub(crate) retain: bool,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) control: Option<Control>,
+    pub(crate) ticket: Option<Ticket>,
+}
 
 /// One a thread; owns its connections and the Sessions that live with them.
 #[derive(Debug)]
 pub struct Shard {
-    shared: Arc<Shared>,
-    index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) index: usize,
+    pub(crate) connections: Slab<Connection>,
+    pub(crate) by_id: FastMap<ConnectionId, usize>,
+    /// Outputs of connections whose `Effect::Close` is under way.
+    pub(crate) closing: FastMap<ConnectionId, Output>,
+    // Boxed, because a Session moves between shards.
+    pub(crate) sessions: Slab<Box<Session>>,
+    pub(crate) arrivals: FastMap<CommitId, Arrival>,
+    /// Session number -> the claim it arrives for.
+    pub(crate) arriving: FastMap<u64, CommitId>,
+    /// Claims whose connection went before their turn.
+    pub(crate) lost_claims: FastMap<CommitId, Arc<Publisher>>,
+    pending: VecDeque<Pending>,
+    next_commit: u64,
+    pub(crate) next_load: u64,
+    pub(crate) loads: FastMap<LoadId, (usize, Vec<u64>)>,
+    /// The highest owed sequence seen here.
+    pub(crate) last_sequence: u64,
+    pub(crate) timers: Timers,
+    sweep_at: Option<u64>,
+    pub(crate) matches: MatchCache,
+    pub(crate) payloads: Payloads,
+    pub(crate) counts: Counts,
+    pub(crate) feeds: VecDeque<Feed>,
+    /// Sessions whose floor is to be written.
+    dirty: Vec<(usize, u64)>,
+    /// Connections whose Output owns memory.
+    warm: Vec<(usize, ConnectionId)>,
+    paused: Vec<ConnectionId>,
+    /// Row steps the log refused, to be tried again.
+    stalled: Vec<RowStep>,
+    // The round.
+    pub(crate) effects: Vec<Effect>,
+    touched: Vec<usize>,
+    pub(crate) forwards: Vec<Vec<Forwarded>>,
+    pub(crate) row_steps: Vec<RowStep>,
+    /// Messages of this shard to itself.
+    pub(crate) own: Vec<ShardMessage>,
+    /// Connections that are live now and held bytes until then.
+    pub(crate) replay: Vec<usize>,
+    /// The fault that the history checker must catch: `HEADWATER_FAULT=forget-packet-id`.
+    pub(crate) forgets_packet_ids: bool,
+}
+
+fn forgets_packet_ids() -> bool {
+    #[cfg(faults)]
+    return std::env::var("HEADWATER_FAULT").as_deref() == Ok("forget-packet-id");
+    #[cfg(not(faults))]
+    false
 }
 
 impl Shard {
     /// `index` is below `Config::shards`.
     pub fn new(shared: Arc<Shared>, index: usize) -> Self {
-        Self { shared, index }
+        Self {
+            index,
+            connections: Slab::new(),
+            by_id: FastMap::default(),
+            closing: FastMap::default(),
+            sessions: Slab::new(),
+            arrivals: FastMap::default(),
+            arriving: FastMap::default(),
+            lost_claims: FastMap::default(),
+            pending: VecDeque::new(),
+            next_commit: 0,
+            next_load: 0,
+            loads: FastMap::default(),
+            last_sequence: 0,
+            timers: Timers::default(),
+            sweep_at: None,
+            matches: MatchCache::new(shared.limits.matches_max),
+            payloads: Payloads::new(shared.limits.cache_bytes_max),
+            counts: Counts::default(),
+            feeds: VecDeque::new(),
+            dirty: Vec::new(),
+            warm: Vec::new(),
+            paused: Vec::new(),
+            stalled: Vec::new(),
+            effects: Vec::new(),
+            touched: Vec::new(),
+            forwards: (0..shared.shards).map(|_| Vec::new()).collect(),
+            row_steps: Vec::new(),
+            own: Vec::new(),
+            replay: Vec::new(),
+            forgets_packet_ids: forgets_packet_ids(),
+            shared,
+        }
     }
 
-    /// Applies one Input and settles: [`step`](Self::step), then [`settle`](Self::settle).
+    /// Applies one Input and ends the round: [`step`](Self::step), then [`settle`](Self::settle).
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         self.step(now, input, effects);
         self.settle(now, effects);
     }
 
     /// Applies one Input. What can be gathered over several Inputs is: flushes, messages to other
-    /// shards, commits that need not stand alone. Call `settle` before waiting for anything.
+    /// shards, commits of rows. Call `settle` before waiting for anything.
     pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
-        let _ = (&self.shared, self.index, now, input, effects);
+        std::mem::swap(&mut self.effects, effects);
+        self.apply(now, input);
+        loop {
+            if let Some(message) = self.own.pop() {
+                self.between(now, message.0);
+            } else if let Some(at) = self.replay.pop() {
+                self.replay_held(now, at);
+            } else {
+                break;
+            }
+        }
+        std::mem::swap(&mut self.effects, effects);
     }
 
-    /// Ends a round: one Flush a touched connection, one message a shard.
+    /// Ends a round: one Flush a touched connection, one message a shard, one commit of rows.
     pub fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let _ = (now, effects);
+        std::mem::swap(&mut self.effects, effects);
+        if !self.feeds.is_empty() {
+            self.feed_retained(now);
+        }
+        self.flush_rows();
+        for shard in 0..self.forwards.len() {
+            let Some(batch) = self.forwards.get_mut(shard) else {
+                break;
+            };
+            if !batch.is_empty() {
+                let message = ShardMessage(Between::Forward(std::mem::take(batch)));
+                self.effects.push(Effect::ToShard(shard, message));
+            }
+        }
+        if !self.paused.is_empty() {
+            self.resume_paused();
+        }
+        if !self.warm.is_empty() || !self.dirty.is_empty() || !self.stalled.is_empty() {
+            let at = self
+                .sweep_at
+                .unwrap_or(now.mono_ms + self.shared.limits.floors_ms_max);
+            self.timers.set(Due::Sweep, &mut self.sweep_at, Some(at));
+        }
+        while let Some(at) = self.touched.pop() {
+            if let Some(connection) = self.connections.get_mut(at)
+                && connection.touched
+            {
+                connection.touched = false;
+                self.effects.push(Effect::Flush(connection.id));
+            }
+        }
+        std::mem::swap(&mut self.effects, effects);
     }
 
     /// Bytes waiting for that socket.
     pub fn output(&mut self, connection: ConnectionId) -> Option<&mut Output> {
-        let _ = connection;
-        None
+        let at = self.by_id.get(&connection)?;
+        self.connections
+            .get_mut(*at)
+            .map(|connection| &mut connection.output)
     }
 
     /// The Output of a connection whose `Effect::Close` is being carried out.
     pub fn take_output(&mut self, connection: ConnectionId) -> Option<Output> {
-        let _ = connection;
-        None
+        self.closing.remove(&connection)
     }
 
     /// `mono_ms` of the next needed [`Input::Tick`].
     pub fn deadline(&self) -> Option<u64> {
-        None
+        if self.feeds_are_ready() {
+            Some(0)
+        } else {
+            self.timers.next()
+        }
     }
 
     pub fn counts(&self) -> Counts {
-        Counts::default()
+        self.counts
+    }
+
+    /// Commits that are asked for and not answered.
+    pub fn pending_commits(&self) -> usize {
+        self.pending.len()
+    }
+
+    fn apply(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Received { connection, bytes } => {
+                if let Some(at) = self.by_id.get(&connection).copied() {
+                    self.received(now, at, bytes);
+                }
+            }
+            Input::Opened { connection, peer } => self.opened(now, connection, peer),
+            Input::Closed {
+                connection,
+                cause: _,
+            } => {
+                if let Some(at) = self.by_id.get(&connection).copied() {
+                    self.gone(now, at, End::Abnormal);
+                }
+            }
+            Input::Drained { connection } => {
+                if let Some(at) = self.by_id.get(&connection).copied() {
+                    self.drained(now, at);
+                }
+            }
+            Input::Disconnect { connection, reason } => {
+                if let Some(at) = self.by_id.get(&connection).copied() {
+                    self.close(now, at, Some(reason), End::Abnormal);
+                }
+            }
+            Input::Committed { id, outcome } => self.committed(now, id, outcome),
+            Input::Deliver(deliveries) => self.deliver_committed(now, deliveries),
+            Input::FromShard(message) => self.between(now, message.0),
+            Input::Loaded { request, items } => self.loaded(now, request, items),
+            Input::Inject { ticket, message } => {
+                let then = Then::Injected(ticket);
+                self.publish_other(now, *message, Vec::new(), Some(ticket), None, then);
+            }
+            Input::Retire { partition, before } => self.retire(partition, before),
+            Input::Moved(moved) => self.follow(&moved),
+            Input::Tick => self.tick(now),
+            Input::Stop => self.stop(now),
+        }
+    }
+
+    fn opened(&mut self, now: Now, id: ConnectionId, peer: Peer) {
+        let limits = &self.shared.limits;
+        let mut connection = Connection::new(id, peer, limits.connect_bytes_max, now.mono_ms);
+        let due = Some(now.mono_ms + limits.connect_ms_max);
+        let entry = self.connections.vacant_entry();
+        let at = entry.key();
+        self.timers
+            .set(Due::Connection(at), &mut connection.timer, due);
+        entry.insert(connection);
+        self.by_id.insert(id, at);
+    }
+
+    /// All packets of one read.
+    fn received(&mut self, now: Now, at: usize, mut bytes: Bytes) {
+        loop {
+            let Some(connection) = self.connections.get_mut(at) else {
+                return;
+            };
+            match connection.stage {
+                Stage::Fresh | Stage::Live => {}
+                Stage::Claiming => return self.hold(now, at, bytes),
+                Stage::Closing => return,
+            }
+            match connection.decoder.decode_read(&mut bytes) {
+                Ok(Some(packet)) => {
+                    connection.last_packet_ms = now.mono_ms;
+                    if !self.packet(now, at, packet) {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return self.malformed(now, at, &error),
+            }
+        }
+    }
+
+    /// Keeps what a Client sends before its CONNACK, up to a bound.
+    fn hold(&mut self, now: Now, at: usize, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        let held_max = self.shared.limits.connect_bytes_max as usize;
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        if connection.held.len() + bytes.len() > held_max.max(64 << 10) {
+            return self.close(now, at, None, End::Abnormal);
+        }
+        connection.held = if connection.held.is_empty() {
+            Bytes::copy_from_slice(&bytes)
+        } else {
+            [&connection.held[..], &bytes[..]].concat().into()
+        };
+        self.pause(at);
+    }
+
+    fn replay_held(&mut self, now: Now, at: usize) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let held = std::mem::take(&mut connection.held);
+        if !held.is_empty() {
+            self.received(now, at, held);
+        }
+    }
+
+    /// One packet; `false` when the connection is no more.
+    fn packet(&mut self, now: Now, at: usize, packet: Packet) -> bool {
+        let Some(connection) = self.connections.get(at) else {
+            return false;
+        };
+        if connection.stage == Stage::Fresh {
+            if let Packet::Connect(connect) = packet {
+                if let Err(reason) = self.connect_in(at, connect) {
+                    self.refuse_connect(now, at, reason);
+                    return false;
+                }
+                return true;
+            }
+            self.close(now, at, None, End::Abnormal); // [MQTT-3.1.0-1]
+            return false;
+        }
+        let outcome = match packet {
+            Packet::Publish(publish) => self.publish_in(now, at, publish),
+            Packet::PubAck(ack) => {
+                self.puback_in(now, at, ack.packet_id);
+                Ok(())
+            }
+            Packet::PubRec(ack) => {
+                self.pubrec_in(now, at, ack.packet_id, ack.reason.is_error());
+                Ok(())
+            }
+            Packet::PubRel(release) => {
+                self.release_in(at, &release);
+                Ok(())
+            }
+            Packet::PubComp(ack) => {
+                self.pubcomp_in(now, at, ack.packet_id);
+                Ok(())
+            }
+            Packet::Subscribe(subscribe) => self.subscribe_in(now, at, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => {
+                self.unsubscribe_in(at, &unsubscribe);
+                Ok(())
+            }
+            Packet::PingReq => {
+                if let Some(connection) = self.connections.get_mut(at) {
+                    connection.send(&Packet::PingResp);
+                }
+                self.touch(at);
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.disconnect_in(now, at, &disconnect),
+            // A second CONNECT [MQTT-3.1.0-2]; AUTH without a method agreed (4.12); the others
+            // only a Server sends.
+            Packet::Connect(_)
+            | Packet::Auth(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp => Err(DisconnectReason::ProtocolError),
+        };
+        if let Err(reason) = outcome {
+            self.close(now, at, Some(reason), End::Abnormal);
+            return false;
+        }
+        true
+    }
+
+    /// Bytes that are no packet: the protocol's own code, then the end (4.13).
+    fn malformed(&mut self, now: Now, at: usize, error: &DecodeError) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        if connection.stage != Stage::Fresh {
+            return self.close(now, at, Some(error.disconnect_reason()), End::Abnormal);
+        }
+        match (connection.decoder.version(), error) {
+            (Some(Version::V5), _) => {
+                connection.version = Version::V5;
+                self.refuse_connect(now, at, error.connack_reason());
+            }
+            (_, DecodeError::ProtocolLevel { .. }) => {
+                // Return code 1, in the form that every version before 5.0 reads.
+                connection.version = Version::V311;
+                self.refuse_connect(now, at, ConnAckReason::UnsupportedProtocolVersion);
+            }
+            _ => self.close(now, at, None, End::Abnormal),
+        }
+    }
+
+    fn drained(&mut self, now: Now, at: usize) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        connection.congested = false;
+        if let Some(slot) = connection.session {
+            self.feed(now, slot);
+        }
+    }
+
+    /// The connection gets a Flush at the end of the round.
+    pub(crate) fn touch(&mut self, at: usize) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        if !connection.touched {
+            connection.touched = true;
+            self.touched.push(at);
+            if !connection.warm {
+                connection.warm = true;
+                self.warm.push((at, connection.id));
+            }
+        }
+    }
+
+    fn pause(&mut self, at: usize) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        if !connection.paused {
+            connection.paused = true;
+            self.paused.push(connection.id);
+            self.effects.push(Effect::Pause(connection.id));
+        }
+    }
+
+    fn resume_paused(&mut self) {
+        let limits = &self.shared.limits;
+        if self.pending.len() > limits.shard_commits_max / 2 {
+            return;
+        }
+        let half = limits.connection_commits_max / 2;
+        let (connections, by_id, effects) = (&mut self.connections, &self.by_id, &mut self.effects);
+        self.paused.retain(|id| {
+            let at = by_id.get(id).copied();
+            let Some(connection) = at.and_then(|at| connections.get_mut(at)) else {
+                return false;
+            };
+            if connection.pending > half || connection.stage == Stage::Claiming {
+                return true;
+            }
+            connection.paused = false;
+            effects.push(Effect::Resume(*id));
+            false
+        });
+    }
+
+    /// Asks for a commit.
+    pub(crate) fn submit(
+        &mut self,
+        draft: Draft,
+        at: Option<usize>,
+        slot: Option<usize>,
+        then: Then,
+    ) -> CommitId {
+        self.next_commit += 1;
+        let id = CommitId(self.next_commit);
+        let mut pause = None;
+        let connection = at.and_then(|at| {
+            let connection = self.connections.get_mut(at)?;
+            connection.pending += 1;
+            if connection.pending >= self.shared.limits.connection_commits_max
+                || self.pending.len() >= self.shared.limits.shard_commits_max
+            {
+                pause = Some(at);
+            }
+            Some((at, connection.id))
+        });
+        let session = slot.and_then(|slot| {
+            let session = self.sessions.get_mut(slot)?;
+            session.pending += 1;
+            Some((slot, session.number()))
+        });
+        self.pending.push_back(Pending {
+            id,
+            connection,
+            session,
+            then,
+        });
+        let Draft {
+            message,
+            routed,
+            owed,
+            targets,
+            retain,
+            changes,
+            control,
+            ticket,
+        } = draft;
+        let origin = self.index;
+        let commit = Commit {
+            origin,
+            id,
+            message,
+            routed,
+            owed,
+            targets,
+            retain,
+            changes,
+            control,
+            ticket,
+        };
+        self.effects.push(Effect::Commit(Box::new(commit)));
+        if let Some(at) = pause {
+            self.pause(at);
+        }
+        id
+    }
+
+    /// A commit of rows alone; none when there are none. Returns whether there was one.
+    pub(crate) fn change_rows(
+        &mut self,
+        changes: Vec<Change>,
+        slot: Option<usize>,
+        then: Then,
+    ) -> bool {
+        if changes.is_empty() {
+            return false;
+        }
+        self.submit(
+            Draft {
+                changes,
+                ..Draft::default()
+            },
+            None,
+            slot,
+            then,
+        );
+        true
+    }
+
+    fn committed(&mut self, now: Now, id: CommitId, outcome: Result<Receipt, Refusal>) {
+        let Some(pending) = self.pending.pop_front() else {
+            return;
+        };
+        debug_assert_eq!(pending.id, id, "commits are answered in their order");
+        if let Ok(Receipt {
+            owed: Some(sequence),
+            ..
+        }) = outcome
+        {
+            self.last_sequence = self.last_sequence.max(sequence);
+        }
+        let at = pending.connection.and_then(|(at, id)| {
+            let connection = self.connections.get_mut(at).filter(|one| one.id == id)?;
+            connection.pending -= 1;
+            Some(at)
+        });
+        let slot = pending.session.and_then(|(slot, number)| {
+            let session = self
+                .sessions
+                .get_mut(slot)
+                .filter(|one| one.number() == number)?;
+            session.pending -= 1;
+            Some(slot)
+        });
+        self.follow_up(now, id, at, slot, pending.then, outcome);
+        if let Some(slot) = slot {
+            self.try_hand_over(slot);
+        }
+    }
+
+    fn follow_up(
+        &mut self,
+        now: Now,
+        id: CommitId,
+        at: Option<usize>,
+        slot: Option<usize>,
+        then: Then,
+        outcome: Result<Receipt, Refusal>,
+    ) {
+        let outcome = outcome.map(|_| ());
+        match then {
+            Then::Nothing => {}
+            Then::Claimed => {
+                if !self.arrivals.contains_key(&id) {
+                    self.lost_claims.remove(&id);
+                }
+                if outcome.is_err()
+                    && let Some(at) = at
+                {
+                    self.refuse_connect(now, at, ConnAckReason::ServerUnavailable);
+                }
+            }
+            Then::Acknowledge { qos, id, reason } => {
+                self.decided(now, at, slot, qos, id, outcome.map(|()| reason));
+            }
+            Then::Complete { id } => {
+                if let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot)) {
+                    if outcome.is_ok() {
+                        session.inbound.remove(&id.value());
+                    } else {
+                        session.inbound.insert(id.value(), true);
+                    }
+                }
+                match (at, outcome) {
+                    (Some(at), Ok(())) => self.complete(at, id, true),
+                    // PUBCOMP has no code for this: the Client tries again on its next connection.
+                    (Some(at), Err(_)) => {
+                        let reason = Some(DisconnectReason::QuotaExceeded);
+                        self.close(now, at, reason, End::Abnormal);
+                    }
+                    (None, _) => {}
+                }
+            }
+            Then::Subscribed(granted) => {
+                if let Some(slot) = slot {
+                    self.subscribed(now, at, slot, *granted, outcome);
+                }
+            }
+            Then::Unsubscribed(packet) => {
+                if let Some(at) = at {
+                    self.unsubscribed(at, packet, outcome);
+                }
+            }
+            Then::Connected { present } => {
+                if let (Some(at), Some(slot)) = (at, slot) {
+                    self.connected(now, at, slot, present, outcome);
+                }
+            }
+            Then::Close(id) => {
+                if let Some(at) = self.by_id.get(&id).copied() {
+                    self.close(now, at, None, End::Abnormal);
+                }
+            }
+            Then::Rows(steps) => self.rows_done(now, steps, outcome),
+            Then::Injected(ticket) => self.effects.push(Effect::Injected { ticket, outcome }),
+        }
+    }
+
+    /// A PUBLISH is committed, or refused.
+    fn decided(
+        &mut self,
+        now: Now,
+        at: Option<usize>,
+        slot: Option<usize>,
+        qos: QoS,
+        id: PacketId,
+        outcome: Result<PubAckReason, Refusal>,
+    ) {
+        if qos == QoS::ExactlyOnce
+            && let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot))
+        {
+            match outcome {
+                Ok(_) => session.inbound.insert(id.value(), true),
+                Err(_) => session.inbound.remove(&id.value()),
+            };
+        }
+        let Some(at) = at else { return };
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let reason = match outcome {
+            Ok(reason) => reason,
+            Err(refusal) => {
+                self.counts.refused += 1;
+                if !connection.is_v5() {
+                    // No negative answer exists: the Client resends on its next connection.
+                    return self.close(now, at, None, End::Abnormal);
+                }
+                match refusal {
+                    Refusal::Full | Refusal::Backlog => PubAckReason::QuotaExceeded,
+                    Refusal::TooLarge | Refusal::Failed => {
+                        PubAckReason::ImplementationSpecificError
+                    }
+                }
+            }
+        };
+        if connection.stage == Stage::Live {
+            connection.decide(reason);
+            self.touch(at);
+        }
+    }
+
+    /// Commits what QoS 2 steps of this round need in the log, with the floors of their Sessions.
+    pub(crate) fn flush_rows(&mut self) {
+        if self.row_steps.is_empty() {
+            return;
+        }
+        let steps = std::mem::take(&mut self.row_steps);
+        let mut changes = Vec::with_capacity(steps.len());
+        for step in &steps {
+            let session = self.sessions.get_mut(step.slot);
+            let Some(session) = session.filter(|one| one.number() == step.number) else {
+                continue;
+            };
+            session.pending += 1;
+            // A floor and its finished identifiers first: the steps may use those again.
+            session.take_floor(&mut changes);
+        }
+        for step in &steps {
+            let session = self.sessions.get(step.slot);
+            if session.is_some_and(|one| one.number() == step.number && one.has_rows) {
+                changes.push(step.change.clone());
+            }
+        }
+        self.submit(
+            Draft {
+                changes,
+                ..Draft::default()
+            },
+            None,
+            None,
+            Then::Rows(steps),
+        );
+    }
+
+    fn rows_done(&mut self, now: Now, steps: Vec<RowStep>, outcome: Result<(), Refusal>) {
+        for step in steps {
+            let session = self.sessions.get_mut(step.slot);
+            let Some(session) = session.filter(|one| one.number() == step.number) else {
+                continue;
+            };
+            session.pending -= 1;
+            let slot = step.slot;
+            if outcome.is_ok() {
+                self.row_done(now, &step);
+            } else {
+                // Readers go on when there is space again.
+                session.floor_dirty = true;
+                self.stalled.push(step);
+            }
+            self.try_hand_over(slot);
+        }
+    }
+
+    /// Its floor is to be written within `floors_ms_max`.
+    pub(crate) fn mark_dirty(&mut self, slot: usize) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        if session.has_rows && !session.floor_dirty {
+            session.floor_dirty = true;
+            self.dirty.push((slot, session.number()));
+        }
+    }
+
+    fn tick(&mut self, now: Now) {
+        while let Some(due) = self.timers.pop(now.mono_ms) {
+            match due {
+                Due::Connection(at) => self.connection_due(now, at),
+                Due::Session(slot) => {
+                    if let Some(session) = self.sessions.get_mut(slot) {
+                        session.timer = None;
+                    }
+                    self.session_due(now, slot);
+                }
+                Due::Sweep => {
+                    self.sweep_at = None;
+                    self.sweep();
+                }
+            }
+        }
+    }
+
+    fn connection_due(&mut self, now: Now, at: usize) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        connection.timer = None;
+        match connection.stage {
+            Stage::Fresh => self.close(now, at, None, End::Abnormal),
+            // The log's turn, not the Client's.
+            Stage::Claiming | Stage::Closing => {}
+            Stage::Live => {
+                let silence_ms_max = connection.silence_ms_max;
+                if silence_ms_max > 0 && now.mono_ms >= connection.last_packet_ms + silence_ms_max {
+                    let reason = Some(DisconnectReason::KeepAliveTimeout);
+                    self.close(now, at, reason, End::Abnormal); // [MQTT-3.1.2-22]
+                } else {
+                    self.rearm_connection(at);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn rearm_connection(&mut self, at: usize) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let due = (connection.silence_ms_max > 0)
+            .then(|| connection.last_packet_ms + connection.silence_ms_max);
+        self.timers
+            .set(Due::Connection(at), &mut connection.timer, due);
+    }
+
+    pub(crate) fn rearm_session(&mut self, slot: usize) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let due = session.will_at.into_iter().chain(session.ends_at).min();
+        self.timers.set(Due::Session(slot), &mut session.timer, due);
+    }
+
+    /// Floors, memory of idle connections, steps that the log refused.
+    fn sweep(&mut self) {
+        let stalled = std::mem::take(&mut self.stalled);
+        self.row_steps.extend(stalled);
+        let mut changes = Vec::new();
+        for (slot, number) in std::mem::take(&mut self.dirty) {
+            if let Some(session) = self
+                .sessions
+                .get_mut(slot)
+                .filter(|one| one.number() == number)
+            {
+                session.take_floor(&mut changes);
+            }
+        }
+        self.change_rows(changes, None, Then::Nothing);
+        let connections = &mut self.connections;
+        self.warm.retain(|(at, id)| {
+            let connection = connections.get_mut(*at).filter(|one| one.id == *id);
+            connection.is_some_and(|connection| {
+                connection.output.release();
+                connection.warm = connection.output.owns_memory();
+                connection.warm
+            })
+        });
+    }
+
+    /// The process ends: everyone is told, floors are written, Wills stay in their rows.
+    fn stop(&mut self, now: Now) {
+        self.flush_rows();
+        let mut changes = Vec::new();
+        for (_, session) in &mut self.sessions {
+            if session.has_rows && session.connection.is_some() {
+                session.left_at_ms = Some(now.wall_ms);
+                session.take_floor(&mut changes);
+                changes.push(crate::rows::session(session.number(), &session.row()));
+            }
+            session.connection = None;
+        }
+        self.change_rows(changes, None, Then::Nothing);
+        let all: Vec<usize> = self.connections.iter().map(|(at, _)| at).collect();
+        for at in all {
+            if let Some(connection) = self.connections.get_mut(at) {
+                connection.session = None;
+            }
+            self.close(
+                now,
+                at,
+                Some(DisconnectReason::ServerShuttingDown),
+                End::Abnormal,
+            );
+        }
+    }
+
+    /// Where a Session is in this shard, if it is.
+    pub(crate) fn slot_of(&self, seat: &Arc<Seat>) -> Option<usize> {
+        let slot = seat.slot();
+        self.sessions
+            .get(slot)
+            .filter(|session| Arc::ptr_eq(&session.seat, seat))
+            .map(|_| slot)
+    }
+
+    pub(crate) fn put_session(&mut self, session: Box<Session>) -> usize {
+        let seat = session.seat.clone();
+        let slot = self.sessions.insert(session);
+        seat.set_slot(slot);
+        self.counts.sessions += 1;
+        slot
+    }
+
+    pub(crate) fn take_session(&mut self, slot: usize) -> Option<Box<Session>> {
+        let mut session = self.sessions.try_remove(slot)?;
+        self.timers
+            .set(Due::Session(slot), &mut session.timer, None);
+        session.seat.set_slot(usize::MAX);
+        self.counts.sessions -= 1;
+        Some(session)
+    }
+
+    /// A Session as it stood in the log at start.
+    pub(crate) fn restored(&mut self, now: Now, session: Box<Session>) {
+        self.last_sequence = self.last_sequence.max(session.last_sequence);
+        let slot = self.put_session(session);
+        self.rearm_session(slot);
+        self.session_due(now, slot);
     }
 }

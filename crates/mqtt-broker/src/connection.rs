@@ -1,0 +1,153 @@
+//! One Network Connection: what is known of it besides its Session.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_mqtt_codec::{
+    Connect, Decoder, Packet, PacketId, PubAck, PubAckReason, PubRec, PubRecReason, QoS, Text,
+    Version,
+};
+
+use crate::matching::FastMap;
+use crate::{CommitId, ConnectionId, Output, Peer, Publisher};
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stage {
+    /// No CONNECT yet.
+    Fresh,
+    /// Its CONNECT waits for its turn, for the Session or for its commit.
+    Claiming,
+    Live,
+    /// It said DISCONNECT; it is closed once that is committed.
+    Closing,
+}
+
+/// A PUBACK or PUBREC in its place.
+#[derive(Debug)]
+pub(crate) struct AckSlot {
+    pub(crate) qos: QoS,
+    pub(crate) id: PacketId,
+    /// `None` while its commit is pending.
+    pub(crate) reason: Option<PubAckReason>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) stage: Stage,
+    pub(crate) version: Version,
+    pub(crate) touched: bool,
+    pub(crate) paused: bool,
+    /// More waited for this socket than `output_bytes_max`; fed again when drained.
+    pub(crate) congested: bool,
+    /// Its Output owns memory and is on the shard's list of those.
+    pub(crate) warm: bool,
+    pub(crate) peer: Peer,
+    pub(crate) decoder: Decoder,
+    /// What came behind CONNECT, before CONNACK.
+    pub(crate) held: Bytes,
+    pub(crate) output: Output,
+    pub(crate) session: Option<usize>,
+    pub(crate) last_packet_ms: u64,
+    /// 1.5 times the Keep Alive; 0 is off.
+    pub(crate) silence_ms_max: u64,
+    pub(crate) timer: Option<u64>,
+    /// QoS 1 and 2 PUBLISHes the Client takes at once.
+    pub(crate) window: usize,
+    /// Longest packet the Client takes.
+    pub(crate) packet_bytes_max: usize,
+    pub(crate) acks: VecDeque<AckSlot>,
+    /// Commits of this connection that are not answered.
+    pub(crate) pending: u32,
+    pub(crate) aliases: Option<Box<FastMap<u16, Text>>>,
+    pub(crate) connect: Option<Box<Connect>>,
+    /// Until the Session has it.
+    pub(crate) publisher: Option<Arc<Publisher>>,
+    pub(crate) claim: CommitId,
+    pub(crate) assigned: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(id: ConnectionId, peer: Peer, packet_bytes_max: u32, now_ms: u64) -> Self {
+        Self {
+            id,
+            stage: Stage::Fresh,
+            version: Version::V5,
+            touched: false,
+            paused: false,
+            congested: false,
+            warm: false,
+            peer,
+            decoder: Decoder::new(packet_bytes_max),
+            held: Bytes::new(),
+            output: Output::default(),
+            session: None,
+            last_packet_ms: now_ms,
+            silence_ms_max: 0,
+            timer: None,
+            window: usize::from(u16::MAX),
+            packet_bytes_max: usize::MAX,
+            acks: VecDeque::new(),
+            pending: 0,
+            aliases: None,
+            connect: None,
+            publisher: None,
+            claim: CommitId::default(),
+            assigned: false,
+        }
+    }
+
+    pub(crate) fn is_v5(&self) -> bool {
+        self.version == Version::V5
+    }
+
+    /// Appends a small packet. What does not fit the Client's Maximum Packet Size is left out by
+    /// the caller; these always fit.
+    pub(crate) fn send(&mut self, packet: &Packet) {
+        // Our own small packets are never too large to encode, and exist in this version.
+        let encoded = packet.encode(self.version, self.output.tail());
+        debug_assert!(encoded.is_ok(), "{packet:?}");
+    }
+
+    /// Answers a PUBLISH, behind those that came before it.
+    pub(crate) fn acknowledge(&mut self, qos: QoS, id: PacketId, reason: Option<PubAckReason>) {
+        match reason {
+            Some(reason) if self.acks.is_empty() => self.send_ack(qos, id, reason),
+            reason => self.acks.push_back(AckSlot { qos, id, reason }),
+        }
+    }
+
+    /// The next pending answer is decided; sends all that are not behind another.
+    pub(crate) fn decide(&mut self, reason: PubAckReason) {
+        if let Some(slot) = self.acks.iter_mut().find(|slot| slot.reason.is_none()) {
+            slot.reason = Some(reason);
+        }
+        while let Some(AckSlot {
+            qos,
+            id,
+            reason: Some(reason),
+        }) = self.acks.front()
+        {
+            let (qos, id, reason) = (*qos, *id, *reason);
+            self.acks.pop_front();
+            self.send_ack(qos, id, reason);
+        }
+        if self.acks.is_empty() && self.acks.capacity() > 64 {
+            self.acks = VecDeque::new();
+        }
+    }
+
+    fn send_ack(&mut self, qos: QoS, id: PacketId, reason: PubAckReason) {
+        let packet = if qos == QoS::ExactlyOnce {
+            // The same codes with the same meaning (MQTT 5.0, tables 3-4 and 3-5).
+            let reason =
+                PubRecReason::try_from(reason.code()).unwrap_or(PubRecReason::UnspecifiedError);
+            Packet::PubRec(PubRec::new(id, reason))
+        } else {
+            Packet::PubAck(PubAck::new(id, reason))
+        };
+        self.send(&packet);
+    }
+}

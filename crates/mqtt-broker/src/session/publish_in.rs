@@ -1,0 +1,391 @@
+//! PUBLISH from a Client, and everything else that publishes.
+//!
+//! For: deciding who gets a message, whether something durable depends on it, and when it is
+//!   acknowledged.
+//! Holds: matched before the commit; a QoS 2 identifier is committed with its PUBLISH; while a
+//!   connection has commits pending, everything it publishes goes through the same stream.
+
+use std::sync::Arc;
+
+use headwater_mqtt_codec::{
+    DisconnectReason, Packet, PacketId, PubAckReason, PubComp, PubCompReason, PubRel, Publish, QoS,
+};
+
+use crate::commit::Targets;
+use crate::connection::Stage;
+use crate::input::Forwarded;
+use crate::matching::Matched;
+use crate::rows;
+use crate::shard::{Draft, Then};
+use crate::{Change, Message, Now, Shard, Ticket, Verdict};
+
+/// A message with who wants it.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) message: Message,
+    pub(crate) matched: Arc<Matched>,
+    pub(crate) routed: bool,
+}
+
+impl Publication {
+    /// Something must be in the log before this is acknowledged.
+    fn is_durable(&self) -> bool {
+        self.routed
+            || self.message.retain
+            || self.matched.persistent_qos.min(self.message.qos) > QoS::AtMostOnce
+    }
+
+    fn is_unwanted(&self) -> bool {
+        self.matched.is_empty() && !self.routed && !self.message.retain
+    }
+}
+
+impl Shard {
+    /// PUBLISH (MQTT 5.0, 3.3). An error closes the connection.
+    pub(crate) fn publish_in(
+        &mut self,
+        now: Now,
+        at: usize,
+        mut publish: Publish,
+    ) -> Result<(), DisconnectReason> {
+        self.resolve_alias(at, &mut publish)?;
+        let qos = publish.qos();
+        match qos {
+            QoS::AtMostOnce => self.counts.received_qos0 += 1,
+            QoS::AtLeastOnce => self.counts.received_qos1 += 1,
+            QoS::ExactlyOnce => self.counts.received_qos2 += 1,
+        }
+        let Some(connection) = self.connections.get_mut(at) else {
+            return Ok(());
+        };
+        let Some(slot) = connection.session else {
+            return Ok(());
+        };
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return Ok(());
+        };
+        if let Some(id) = publish.packet_id() {
+            if qos == QoS::ExactlyOnce {
+                match session.inbound.get(&id.value()) {
+                    // Taken before and not released: acknowledged, not routed [MQTT-4.3.3-10].
+                    Some(true) => {
+                        connection.acknowledge(qos, id, Some(PubAckReason::Success));
+                        self.touch(at);
+                        return Ok(());
+                    }
+                    // Its PUBREC follows its commit.
+                    Some(false) => return Ok(()),
+                    None => {}
+                }
+            }
+            let receive_maximum = usize::from(self.shared.limits.receive_maximum.get());
+            let taken = connection.acks.len().max(session.inbound.len());
+            if connection.is_v5() && taken >= receive_maximum {
+                return Err(DisconnectReason::ReceiveMaximumExceeded); // [MQTT-3.3.4-9]
+            }
+        }
+        if let Err(reason) = self.may_publish(slot, &publish.topic) {
+            self.refuse_publish(at, &publish, reason);
+            return Ok(());
+        }
+        let Some(publication) = self.publication(now, slot, &mut publish) else {
+            return Ok(());
+        };
+        if publication.message.retain && !self.has_retained_room(&publication.message) {
+            self.refuse_publish(at, &publish, PubAckReason::QuotaExceeded);
+            return Ok(());
+        }
+        self.accept(now, at, slot, &publish, publication);
+        Ok(())
+    }
+
+    fn resolve_alias(&mut self, at: usize, publish: &mut Publish) -> Result<(), DisconnectReason> {
+        let Some(alias) = publish.topic_alias else {
+            return Ok(());
+        };
+        let alias = alias.get();
+        if alias > self.shared.limits.topic_alias_max {
+            return Err(DisconnectReason::TopicAliasInvalid); // [MQTT-3.2.2-17]
+        }
+        let Some(connection) = self.connections.get_mut(at) else {
+            return Ok(());
+        };
+        if publish.topic.is_empty() {
+            let known = connection
+                .aliases
+                .as_ref()
+                .and_then(|aliases| aliases.get(&alias));
+            publish.topic = known.cloned().ok_or(DisconnectReason::ProtocolError)?;
+        } else {
+            connection
+                .aliases
+                .get_or_insert_default()
+                .insert(alias, publish.topic.detached());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn may_publish(&self, slot: usize, topic: &str) -> Result<(), PubAckReason> {
+        let limit = self.shared.limits.topic_levels_max;
+        if topic.len() >= limit && topic.bytes().filter(|byte| *byte == b'/').count() >= limit {
+            return Err(PubAckReason::TopicNameInvalid);
+        }
+        if topic.starts_with("$SYS/") {
+            return Err(PubAckReason::NotAuthorized);
+        }
+        let Some(session) = self.sessions.get(slot) else {
+            return Err(PubAckReason::NotAuthorized);
+        };
+        match self.shared.policy.publish(&session.publisher, topic) {
+            Verdict::Allow => Ok(()),
+            Verdict::Deny | Verdict::BadCredentials => Err(PubAckReason::NotAuthorized),
+        }
+    }
+
+    fn has_retained_room(&self, message: &Message) -> bool {
+        message.payload.is_empty()
+            || self
+                .shared
+                .retained
+                .has_room(&message.topic, message.weight())
+    }
+
+    /// Nothing is routed. Before MQTT 5.0 there is no negative answer: it is acknowledged all the
+    /// same, as 3.3.5 of MQTT 3.1.1 allows.
+    fn refuse_publish(&mut self, at: usize, publish: &Publish, reason: PubAckReason) {
+        self.counts.refused += 1;
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let Some(id) = publish.packet_id() else {
+            return;
+        };
+        let reason = if connection.is_v5() {
+            reason
+        } else {
+            PubAckReason::Success
+        };
+        connection.acknowledge(publish.qos(), id, Some(reason));
+        self.touch(at);
+    }
+
+    /// Takes the message out of its packet and finds who wants it.
+    fn publication(&mut self, now: Now, slot: usize, publish: &mut Publish) -> Option<Publication> {
+        let session = self.sessions.get(slot)?;
+        let properties = publish.properties.take();
+        let expiry = properties
+            .as_ref()
+            .and_then(|all| all.message_expiry_interval);
+        let message = Message {
+            topic: std::mem::take(&mut publish.topic),
+            payload: std::mem::take(&mut publish.payload),
+            qos: publish.qos(),
+            retain: publish.retain,
+            properties,
+            publisher: session.publisher.clone(),
+            at_ms: now.wall_ms,
+            expires_ms: expiry.map(|seconds| now.wall_ms + i64::from(seconds) * 1_000),
+            stored: None,
+        };
+        let number = session.number();
+        Some(self.find_subscribers(message, Some(number)))
+    }
+
+    /// `number` is the publisher's Session, whose No Local subscriptions do not count.
+    pub(crate) fn find_subscribers(
+        &mut self,
+        message: Message,
+        number: Option<u64>,
+    ) -> Publication {
+        let mut matched = self.matches.find(&self.shared.tree, &message.topic).clone();
+        if matched.no_local
+            && let Some(number) = number
+        {
+            matched = self
+                .matches
+                .find_for(&self.shared.tree, &message.topic, number);
+        }
+        let routed = message.stored.is_none() && self.shared.routes.takes(&message);
+        Publication {
+            message,
+            matched,
+            routed,
+        }
+    }
+
+    /// Delivers and acknowledges at once what nothing durable depends on; commits the rest.
+    fn accept(
+        &mut self,
+        now: Now,
+        at: usize,
+        slot: usize,
+        publish: &Publish,
+        publication: Publication,
+    ) {
+        let qos = publish.qos();
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let remembers = qos == QoS::ExactlyOnce && session.is_persistent();
+        let reason = if publication.is_unwanted() {
+            self.counts.unwanted += 1;
+            PubAckReason::NoMatchingSubscribers // Only MQTT 5.0 shows it.
+        } else {
+            PubAckReason::Success
+        };
+        if !remembers && !publication.is_durable() && connection.pending == 0 {
+            if let Some(id) = publish.packet_id() {
+                if qos == QoS::ExactlyOnce {
+                    session.inbound.insert(id.value(), true);
+                }
+                connection.acknowledge(qos, id, Some(reason));
+                self.touch(at);
+            }
+            self.deliver_now(now, &publication.matched, publication.message);
+            return;
+        }
+        let mut changes = Vec::new();
+        let mut then = Then::Nothing;
+        if let Some(id) = publish.packet_id() {
+            connection.acknowledge(qos, id, None);
+            if qos == QoS::ExactlyOnce {
+                session.inbound.insert(id.value(), false);
+                if remembers && !self.forgets_packet_ids {
+                    changes.push(rows::inbound(session.number(), id));
+                }
+            }
+            then = Then::Acknowledge { qos, id, reason };
+        }
+        self.commit_publication(publication, changes, None, Some(at), Some(slot), then);
+    }
+
+    /// The commit of a message, with whatever else shall happen in it.
+    fn commit_publication(
+        &mut self,
+        publication: Publication,
+        mut changes: Vec<Change>,
+        ticket: Option<Ticket>,
+        at: Option<usize>,
+        slot: Option<usize>,
+        then: Then,
+    ) {
+        let Publication {
+            message,
+            matched,
+            routed,
+        } = publication;
+        if message.retain {
+            changes.push(rows::retained(&message));
+        }
+        let weight = u32::try_from(message.weight()).unwrap_or(u32::MAX);
+        let owed = matched.owed(message.qos, message.retain).map(|mut entry| {
+            entry.weight = weight;
+            entry.encode()
+        });
+        let draft = Draft {
+            retain: message.retain,
+            message: Some(message.detach()),
+            routed,
+            owed,
+            targets: Targets(Some(matched)),
+            changes,
+            control: None,
+            ticket,
+        };
+        self.submit(draft, at, slot, then);
+    }
+
+    /// Publishes for somebody who is no connection: a Will, an injected message. `changes` are
+    /// committed with it. Returns whether there was a commit, whose `then` follows.
+    pub(crate) fn publish_other(
+        &mut self,
+        now: Now,
+        message: Message,
+        changes: Vec<Change>,
+        ticket: Option<Ticket>,
+        slot: Option<usize>,
+        then: Then,
+    ) -> bool {
+        let publication = self.find_subscribers(message, None);
+        // A ticket always commits: the driver has something to add, and wants its turn.
+        if publication.is_durable() || !changes.is_empty() || ticket.is_some() {
+            self.commit_publication(publication, changes, ticket, None, slot, then);
+            return true;
+        }
+        self.deliver_now(now, &publication.matched, publication.message);
+        false
+    }
+
+    /// To this shard's Sessions directly, to the others' with this round.
+    fn deliver_now(&mut self, now: Now, matched: &Matched, message: Message) {
+        let mut shared: Option<Arc<Message>> = None;
+        for (shard, targets) in &matched.groups {
+            if *shard == self.index {
+                self.deliver_all(now, &message, &mut shared, targets);
+            } else {
+                let message = shared
+                    .get_or_insert_with(|| message.clone().detach())
+                    .clone();
+                if let Some(batch) = self.forwards.get_mut(*shard) {
+                    batch.push(Forwarded {
+                        message,
+                        targets: targets.clone(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// PUBREL (MQTT 5.0, 3.6): the Client lets go of a QoS 2 message.
+    pub(crate) fn release_in(&mut self, at: usize, release: &PubRel) {
+        let id = release.packet_id;
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let Some(slot) = connection.session else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let known = session.inbound.get(&id.value()) == Some(&true);
+        if known && session.is_persistent() {
+            // PUBCOMP promises that the identifier is free also after a crash.
+            let number = session.number();
+            session.inbound.insert(id.value(), false);
+            let changes = vec![rows::inbound_gone(number, id.value())];
+            let draft = Draft {
+                changes,
+                ..Draft::default()
+            };
+            self.submit(draft, Some(at), Some(slot), Then::Complete { id });
+            return;
+        }
+        if known {
+            session.inbound.remove(&id.value());
+        }
+        self.complete(at, id, known);
+    }
+
+    pub(crate) fn complete(&mut self, at: usize, packet_id: PacketId, known: bool) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        if connection.stage == Stage::Live {
+            let reason = if known || !connection.is_v5() {
+                PubCompReason::Success
+            } else {
+                PubCompReason::PacketIdentifierNotFound
+            };
+            connection.send(&Packet::PubComp(PubComp {
+                packet_id,
+                reason,
+                properties: None,
+            }));
+            self.touch(at);
+        }
+    }
+}

@@ -1,0 +1,664 @@
+//! PUBLISH to Clients: what is sent at once, what waits, and its acknowledgements.
+//!
+//! For: deliveries of any kind to the Sessions of this shard. What an earlier connection left
+//!   behind is sent again in `resume`.
+//! Holds: never more in flight than the Client's Receive Maximum [MQTT-3.3.4-9]; a QoS 2 Packet
+//!   Identifier of a Session that outlives its connection is in the log before it is on the wire.
+
+use std::sync::Arc;
+
+use headwater_mqtt_codec::{
+    Delivery as Wire, Packet, PacketId, PubRel, PubRelReason, PublishRef, QoS, SubscriptionId,
+};
+use smallvec::SmallVec;
+
+use crate::commit::Delivery;
+use crate::connection::{Connection, Stage};
+use crate::counts::Counts;
+use crate::matching::Target;
+use crate::output::CHUNK_BYTES_MIN;
+use crate::owed::Owed;
+use crate::rows::{self, OutboundRow};
+use crate::session::{Inflight, Progress, Queued};
+use crate::shard::{RowStep, Step};
+use crate::{Message, Now, Shard};
+
+/// How one subscriber gets a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner<'a> {
+    pub(crate) retain: bool,
+    pub(crate) ids: &'a [SubscriptionId],
+}
+
+/// Appends the PUBLISH; `false` when it is longer than the Client takes [MQTT-3.1.2-24].
+pub(crate) fn transmit(
+    connection: &mut Connection,
+    counts: &mut Counts,
+    now: Now,
+    message: &Message,
+    delivery: Wire,
+    manner: Manner<'_>,
+) -> bool {
+    let view = PublishRef {
+        delivery,
+        retain: manner.retain,
+        topic: &message.topic,
+        topic_alias: None,
+        subscription_ids: manner.ids,
+        message_expiry_interval: message.expiry_left(now),
+        properties: message.properties.as_deref(),
+        payload: &message.payload,
+    };
+    let version = connection.version;
+    if connection.packet_bytes_max != usize::MAX
+        && view.encoded_len(version) > connection.packet_bytes_max
+    {
+        counts.dropped_too_large += 1;
+        return false;
+    }
+    let encoded = if message.payload.len() < CHUNK_BYTES_MIN {
+        view.encode(version, connection.output.tail())
+    } else {
+        let head = view.encode_head(version, connection.output.tail());
+        if head.is_ok() {
+            connection.output.push_chunk(message.payload.clone());
+        }
+        head
+    };
+    if encoded.is_err() {
+        counts.dropped_too_large += 1;
+        return false;
+    }
+    match delivery {
+        Wire::AtMostOnce => counts.sent_qos0 += 1,
+        Wire::AtLeastOnce { .. } => counts.sent_qos1 += 1,
+        Wire::ExactlyOnce { .. } => counts.sent_qos2 += 1,
+    }
+    true
+}
+
+pub(crate) fn wire(qos: QoS, id: u16, dup: bool) -> Wire {
+    match (qos, PacketId::new(id)) {
+        (QoS::AtLeastOnce, Some(packet_id)) => Wire::AtLeastOnce { packet_id, dup },
+        (QoS::ExactlyOnce, Some(packet_id)) => Wire::ExactlyOnce { packet_id, dup },
+        _ => Wire::AtMostOnce,
+    }
+}
+
+impl Shard {
+    /// Committed messages, in commit order.
+    pub(crate) fn deliver_committed(&mut self, now: Now, deliveries: Vec<Delivery>) {
+        for delivery in deliveries {
+            for target in delivery.targets.iter() {
+                match self.slot_of(&target.seat) {
+                    Some(slot) => self.deliver_one(now, slot, &delivery, target),
+                    None => self.keep_for_arrival(&delivery, target),
+                }
+            }
+        }
+    }
+
+    /// One committed message for one Session that is here.
+    pub(crate) fn deliver_one(
+        &mut self,
+        now: Now,
+        slot: usize,
+        delivery: &Delivery,
+        target: &Target,
+    ) {
+        let qos = delivery.message.qos.min(target.qos);
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let durable = qos > QoS::AtMostOnce && session.is_persistent();
+        let (Some(sequence), true) = (delivery.owed, durable) else {
+            let mut shared = Some(delivery.message.clone());
+            self.deliver_transient(now, slot, &delivery.message, &mut shared, target);
+            return;
+        };
+        if sequence <= session.last_sequence {
+            return;
+        }
+        session.last_sequence = sequence;
+        let owed = Owed {
+            sequence,
+            position: delivery.stored.unwrap_or_default(),
+            qos,
+            retain: delivery.message.retain && target.retain_as_published,
+            weight: u32::try_from(delivery.message.weight()).unwrap_or(u32::MAX),
+            ids: SmallVec::from_slice(target.ids()),
+        };
+        let nothing_before = session.owed.is_empty() && session.resend.is_empty();
+        let at = session.connection.filter(|_| nothing_before);
+        if let Some(at) = at
+            && self.has_room(slot, at)
+        {
+            self.send_owed(now, slot, at, owed, &delivery.message);
+            return;
+        }
+        self.owe(slot, &owed, &delivery.message);
+    }
+
+    /// Puts it behind what the Session is owed already.
+    fn owe(&mut self, slot: usize, owed: &Owed, message: &Arc<Message>) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        session.owed.push(owed);
+        if session.connection.is_some() {
+            self.payloads.insert(owed.position, message);
+        }
+        let limits = &self.shared.limits;
+        let mut dropped = false;
+        while session.owed.len() > limits.queue_messages_max
+            || (session.owed.weight() > limits.queue_bytes_max && session.owed.len() > 1)
+        {
+            // The oldest leave the Session, never the log.
+            session.owed.pop();
+            self.counts.dropped_limit += 1;
+            dropped = true;
+        }
+        if dropped {
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// Uncommitted messages for the Sessions of this shard.
+    pub(crate) fn deliver_all(
+        &mut self,
+        now: Now,
+        message: &Message,
+        shared: &mut Option<Arc<Message>>,
+        targets: &[Target],
+    ) {
+        for target in targets {
+            match self.slot_of(&target.seat) {
+                Some(slot) => self.deliver_transient(now, slot, message, shared, target),
+                None => self.counts.dropped_qos0 += 1,
+            }
+        }
+    }
+
+    /// A message the log does not owe this Session: now, or from memory, or not at all.
+    fn deliver_transient(
+        &mut self,
+        now: Now,
+        slot: usize,
+        message: &Message,
+        shared: &mut Option<Arc<Message>>,
+        target: &Target,
+    ) {
+        let manner = Manner {
+            retain: message.retain && target.retain_as_published,
+            ids: target.ids(),
+        };
+        self.send_transient(
+            now,
+            slot,
+            message,
+            shared,
+            message.qos.min(target.qos),
+            manner,
+        );
+    }
+
+    /// A Retained Message for a new subscription: RETAIN is set [MQTT-3.3.1-8].
+    pub(crate) fn deliver_retained(
+        &mut self,
+        now: Now,
+        slot: usize,
+        message: &Arc<Message>,
+        target: &Target,
+    ) {
+        let qos = message.qos.min(target.qos);
+        let manner = Manner {
+            retain: true,
+            ids: target.ids(),
+        };
+        let mut shared = Some(message.clone());
+        self.send_transient(now, slot, message, &mut shared, qos, manner);
+    }
+
+    fn send_transient(
+        &mut self,
+        now: Now,
+        slot: usize,
+        message: &Message,
+        shared: &mut Option<Arc<Message>>,
+        qos: QoS,
+        manner: Manner<'_>,
+    ) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let Some(at) = session.connection else {
+            self.counts.dropped_qos0 += 1;
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        if message.is_expired(now) {
+            self.counts.dropped_expired += 1;
+            return;
+        }
+        let output_full = connection.output.len() >= self.shared.limits.output_bytes_max;
+        if output_full {
+            connection.congested = true;
+        }
+        let live = connection.stage == Stage::Live && !output_full;
+        if qos == QoS::AtMostOnce {
+            if !live {
+                self.counts.dropped_qos0 += 1;
+            } else if transmit(
+                connection,
+                &mut self.counts,
+                now,
+                message,
+                Wire::AtMostOnce,
+                manner,
+            ) {
+                self.touch(at);
+            }
+            return;
+        }
+        if !live || session.inflight.len() >= connection.window || !session.queue.is_empty() {
+            let message = shared
+                .get_or_insert_with(|| message.clone().detach())
+                .clone();
+            let ids = SmallVec::from_slice(manner.ids);
+            let exactly_once = qos == QoS::ExactlyOnce;
+            self.enqueue(
+                slot,
+                Queued {
+                    message,
+                    exactly_once,
+                    retain: manner.retain,
+                    ids,
+                },
+            );
+            return;
+        }
+        let id = session.next_id();
+        let delivery = wire(qos, id, false);
+        if transmit(connection, &mut self.counts, now, message, delivery, manner) {
+            let progress = if qos == QoS::ExactlyOnce {
+                Progress::SentOnce
+            } else {
+                Progress::Sent
+            };
+            session.inflight.push_back(Inflight {
+                id,
+                progress,
+                owed: None,
+            });
+            self.touch(at);
+        }
+    }
+
+    fn enqueue(&mut self, slot: usize, queued: Queued) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        session.queue_bytes += queued.message.weight() as u64;
+        session.queue.push_back(queued);
+        let limits = &self.shared.limits;
+        while session.queue.len() > limits.queue_messages_max
+            || (session.queue_bytes > limits.queue_bytes_max && session.queue.len() > 1)
+        {
+            if let Some(oldest) = session.queue.pop_front() {
+                session.queue_bytes -= oldest.message.weight() as u64;
+                self.counts.dropped_limit += 1;
+            }
+        }
+    }
+
+    /// Whether the connection takes one more QoS 1 or 2 message now.
+    pub(crate) fn has_room(&mut self, slot: usize, at: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return false;
+        };
+        let Some(session) = self.sessions.get(slot) else {
+            return false;
+        };
+        if connection.output.len() >= self.shared.limits.output_bytes_max {
+            connection.congested = true;
+            return false;
+        }
+        connection.stage == Stage::Live
+            && session.inflight.len() - session.resend.len() < connection.window
+    }
+
+    /// Sends one owed message: QoS 1 at once, QoS 2 once its Packet Identifier is in the log.
+    pub(crate) fn send_owed(
+        &mut self,
+        now: Now,
+        slot: usize,
+        at: usize,
+        owed: Owed,
+        message: &Arc<Message>,
+    ) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        if message.is_expired(now) {
+            self.counts.dropped_expired += 1;
+            self.mark_dirty(slot);
+            return;
+        }
+        let id = session.next_id();
+        let owed = Box::new(owed);
+        if owed.qos == QoS::ExactlyOnce {
+            let state = OutboundRow {
+                sequence: owed.sequence,
+                released: false,
+            };
+            let number = session.number();
+            let change = rows::outbound(number, id, state);
+            session.finished.retain(|finished| *finished != id);
+            let progress = Progress::Storing;
+            session.inflight.push_back(Inflight {
+                id,
+                progress,
+                owed: Some(owed),
+            });
+            let step = Step::Send(message.clone());
+            self.row_steps.push(RowStep {
+                slot,
+                number,
+                id,
+                change,
+                step,
+            });
+            return;
+        }
+        let manner = Manner {
+            retain: owed.retain,
+            ids: &owed.ids,
+        };
+        let delivery = wire(owed.qos, id, false);
+        if transmit(connection, &mut self.counts, now, message, delivery, manner) {
+            let progress = Progress::Sent;
+            session.inflight.push_back(Inflight {
+                id,
+                progress,
+                owed: Some(owed),
+            });
+            self.touch(at);
+        } else {
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// A QoS 2 step is in the log: now it may be seen.
+    pub(crate) fn row_done(&mut self, now: Now, row: &RowStep) {
+        let Some(session) = self.sessions.get_mut(row.slot) else {
+            return;
+        };
+        if session.number() != row.number {
+            return;
+        }
+        let Some(index) = session.find_inflight(row.id) else {
+            return;
+        };
+        let at = session.connection;
+        let resending = session.resend.contains(&row.id);
+        let Some(inflight) = session.inflight.get_mut(index) else {
+            return;
+        };
+        let connection = at.and_then(|at| self.connections.get_mut(at));
+        let connection =
+            connection.filter(|connection| connection.stage == Stage::Live && !resending);
+        match (&row.step, inflight.progress) {
+            (Step::Send(message), Progress::Storing) => {
+                inflight.progress = Progress::SentOnce;
+                let (Some(connection), Some(owed)) = (connection, &inflight.owed) else {
+                    return;
+                };
+                let manner = Manner {
+                    retain: owed.retain,
+                    ids: &owed.ids,
+                };
+                let delivery = wire(QoS::ExactlyOnce, row.id, false);
+                if !transmit(connection, &mut self.counts, now, message, delivery, manner) {
+                    self.finish_out(row.slot, index);
+                }
+            }
+            (Step::Release, Progress::Recorded) => {
+                inflight.progress = Progress::Released;
+                if let Some(connection) = connection {
+                    send_release(connection, row.id);
+                }
+            }
+            _ => return,
+        }
+        if let Some(at) = at {
+            self.touch(at);
+        }
+    }
+
+    /// PUBACK (MQTT 5.0, 3.4). An unknown identifier is ignored.
+    pub(crate) fn puback_in(&mut self, now: Now, at: usize, id: PacketId) {
+        let Some((slot, index)) = self.find_out(at, id) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let is_sent = |inflight: &Inflight| inflight.progress == Progress::Sent;
+        if session.inflight.get(index).is_some_and(is_sent) {
+            self.finish_out(slot, index);
+            self.feed(now, slot);
+        }
+    }
+
+    /// PUBREC (MQTT 5.0, 3.5); `refused` when its Reason Code is an error.
+    pub(crate) fn pubrec_in(&mut self, now: Now, at: usize, id: PacketId, refused: bool) {
+        let Some((slot, index)) = self.find_out(at, id) else {
+            if !refused {
+                self.release_out(at, id, false);
+            }
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let number = session.number();
+        let Some(inflight) = session.inflight.get_mut(index) else {
+            return;
+        };
+        match inflight.progress {
+            Progress::SentOnce if refused => {
+                self.finish_out(slot, index);
+                self.feed(now, slot);
+            }
+            Progress::SentOnce => match &inflight.owed {
+                Some(owed) => {
+                    inflight.progress = Progress::Recorded;
+                    let state = OutboundRow {
+                        sequence: owed.sequence,
+                        released: true,
+                    };
+                    let id = id.value();
+                    let change = rows::outbound(number, id, state);
+                    let step = Step::Release;
+                    self.row_steps.push(RowStep {
+                        slot,
+                        number,
+                        id,
+                        change,
+                        step,
+                    });
+                }
+                None => {
+                    inflight.progress = Progress::Released;
+                    self.release_out(at, id, true);
+                }
+            },
+            Progress::Released => self.release_out(at, id, true),
+            Progress::Sent | Progress::Storing | Progress::Recorded => {}
+        }
+    }
+
+    fn release_out(&mut self, at: usize, packet_id: PacketId, known: bool) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let reason = if known || !connection.is_v5() {
+            PubRelReason::Success
+        } else {
+            PubRelReason::PacketIdentifierNotFound
+        };
+        connection.send(&Packet::PubRel(PubRel {
+            packet_id,
+            reason,
+            properties: None,
+        }));
+        self.touch(at);
+    }
+
+    /// PUBCOMP (MQTT 5.0, 3.7). An unknown identifier is ignored.
+    pub(crate) fn pubcomp_in(&mut self, now: Now, at: usize, id: PacketId) {
+        let Some((slot, index)) = self.find_out(at, id) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let is_released = |inflight: &Inflight| inflight.progress == Progress::Released;
+        if session.inflight.get(index).is_some_and(is_released) {
+            self.finish_out(slot, index);
+            self.feed(now, slot);
+        }
+    }
+
+    fn find_out(&self, at: usize, id: PacketId) -> Option<(usize, usize)> {
+        let slot = self.connections.get(at)?.session?;
+        let index = self.sessions.get(slot)?.find_inflight(id.value())?;
+        Some((slot, index))
+    }
+
+    /// An outbound message is done with.
+    pub(crate) fn finish_out(&mut self, slot: usize, index: usize) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let Some(inflight) = session.inflight.remove(index) else {
+            return;
+        };
+        if !session.resend.is_empty() {
+            session.resend.retain(|id| *id != inflight.id);
+        }
+        if let Some(owed) = &inflight.owed {
+            if owed.qos == QoS::ExactlyOnce {
+                session.finished.push(inflight.id);
+            }
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// Sends what waits, as far as there is room.
+    pub(crate) fn feed(&mut self, now: Now, slot: usize) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let Some(at) = session.connection else { return };
+        if session.queue.is_empty() && session.owed.is_empty() && session.resend.is_empty() {
+            return;
+        }
+        if !self.feed_again(now, slot, at) {
+            return;
+        }
+        while self.has_room(slot, at) {
+            let Some(session) = self.sessions.get_mut(slot) else {
+                return;
+            };
+            let Some(queued) = session.queue.pop_front() else {
+                break;
+            };
+            session.queue_bytes -= queued.message.weight() as u64;
+            self.send_queued(now, slot, at, &queued);
+        }
+        while self.has_room(slot, at) {
+            let Some(session) = self.sessions.get_mut(slot) else {
+                return;
+            };
+            let Some(owed) = session.owed.front() else {
+                return;
+            };
+            match self.payload(slot, &owed) {
+                Some(Some(message)) => {
+                    self.pop_owed(slot);
+                    self.send_owed(now, slot, at, owed, &message);
+                }
+                Some(None) => {
+                    self.pop_owed(slot);
+                    self.counts.dropped_unreadable += 1;
+                    self.mark_dirty(slot);
+                }
+                None => {
+                    self.load_owed(slot);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn pop_owed(&mut self, slot: usize) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.owed.pop();
+        }
+    }
+
+    fn send_queued(&mut self, now: Now, slot: usize, at: usize, queued: &Queued) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let Queued {
+            message,
+            exactly_once,
+            retain,
+            ids,
+        } = queued;
+        if message.is_expired(now) {
+            self.counts.dropped_expired += 1;
+            return;
+        }
+        let id = session.next_id();
+        let (qos, progress) = if *exactly_once {
+            (QoS::ExactlyOnce, Progress::SentOnce)
+        } else {
+            (QoS::AtLeastOnce, Progress::Sent)
+        };
+        let manner = Manner {
+            retain: *retain,
+            ids,
+        };
+        let delivery = wire(qos, id, false);
+        if transmit(connection, &mut self.counts, now, message, delivery, manner) {
+            session.inflight.push_back(Inflight {
+                id,
+                progress,
+                owed: None,
+            });
+            self.touch(at);
+        }
+    }
+}
+
+pub(crate) fn send_release(connection: &mut Connection, id: u16) {
+    if let Some(packet_id) = PacketId::new(id) {
+        let reason = PubRelReason::Success;
+        connection.send(&Packet::PubRel(PubRel {
+            packet_id,
+            reason,
+            properties: None,
+        }));
+    }
+}

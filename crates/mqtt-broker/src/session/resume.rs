@@ -1,0 +1,212 @@
+//! A Session that comes back: what was in flight is sent again, what waits is read from the log.
+//!
+//! Holds: in the order it was first sent [MQTT-4.6.0-1], with DUP and the same Packet Identifier
+//!   [MQTT-4.4.0-1].
+
+use std::sync::Arc;
+
+use crate::owed::Owed;
+use crate::session::Progress;
+use crate::session::publish_out::{Manner, send_release, transmit, wire};
+use crate::{Effect, LoadId, Message, Now, Position, Shard};
+
+/// Records asked back from the log at once.
+const LOAD_RECORDS_MAX: usize = 128;
+/// And their bytes.
+const LOAD_BYTES_MAX: usize = 1 << 20;
+
+/// What became of one message that is to be sent again.
+enum Again {
+    Sent,
+    /// It cannot be: too long for this Client, or not readable.
+    Over,
+    /// The log was asked.
+    Later,
+}
+
+impl Shard {
+    /// A new connection of a Session that was in the middle of something.
+    pub(crate) fn resume_out(&mut self, now: Now, slot: usize) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.resend = session
+                .inflight
+                .iter()
+                .map(|inflight| inflight.id)
+                .collect();
+        }
+        self.feed(now, slot);
+    }
+
+    /// `false` while some of it is still to come.
+    pub(crate) fn feed_again(&mut self, now: Now, slot: usize, at: usize) -> bool {
+        loop {
+            let Some(session) = self.sessions.get(slot) else {
+                return false;
+            };
+            let Some(id) = session.resend.front().copied() else {
+                return true;
+            };
+            if !self.has_room(slot, at) {
+                return false;
+            }
+            match self.send_again(now, slot, at, id) {
+                Again::Later => return false,
+                Again::Sent => {
+                    let Some(session) = self.sessions.get_mut(slot) else {
+                        return false;
+                    };
+                    session.resend.pop_front();
+                    self.touch(at);
+                }
+                Again::Over => {
+                    let Some(session) = self.sessions.get_mut(slot) else {
+                        return false;
+                    };
+                    session.resend.pop_front();
+                    if let Some(index) = session.find_inflight(id) {
+                        self.finish_out(slot, index);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send_again(&mut self, now: Now, slot: usize, at: usize, id: u16) -> Again {
+        let Some(session) = self.sessions.get(slot) else {
+            return Again::Over;
+        };
+        let inflight = session
+            .find_inflight(id)
+            .and_then(|index| session.inflight.get(index));
+        let Some(inflight) = inflight else {
+            return Again::Over;
+        };
+        let owed = match (inflight.progress, &inflight.owed) {
+            (Progress::Released, _) => {
+                if let Some(connection) = self.connections.get_mut(at) {
+                    send_release(connection, id);
+                }
+                return Again::Sent;
+            }
+            // Not on any wire yet: what its commit causes will come.
+            (Progress::Storing | Progress::Recorded, _) => return Again::Sent,
+            (Progress::Sent | Progress::SentOnce, None) => return Again::Over,
+            (Progress::Sent | Progress::SentOnce, Some(owed)) => owed.clone(),
+        };
+        let Some(found) = self.payload(slot, &owed) else {
+            self.load_resend(slot);
+            return Again::Later;
+        };
+        let (Some(message), Some(connection)) = (found, self.connections.get_mut(at)) else {
+            self.counts.dropped_unreadable += 1;
+            return Again::Over;
+        };
+        let manner = Manner {
+            retain: owed.retain,
+            ids: &owed.ids,
+        };
+        let delivery = wire(owed.qos, id, true);
+        if transmit(
+            connection,
+            &mut self.counts,
+            now,
+            &message,
+            delivery,
+            manner,
+        ) {
+            Again::Sent
+        } else {
+            Again::Over
+        }
+    }
+
+    /// The message behind an owed entry: `None` when the log must be asked, `Some(None)` when the
+    /// log could not tell.
+    pub(crate) fn payload(&mut self, slot: usize, owed: &Owed) -> Option<Option<Arc<Message>>> {
+        let session = self.sessions.get_mut(slot)?;
+        while let Some((sequence, _)) = session.loaded.front() {
+            if *sequence > owed.sequence {
+                break;
+            }
+            let is_it = *sequence == owed.sequence;
+            let (_, message) = session.loaded.pop_front()?;
+            if is_it {
+                return Some(message);
+            }
+        }
+        self.payloads.find(owed.position).map(Some)
+    }
+
+    pub(crate) fn load_owed(&mut self, slot: usize) {
+        let Some(session) = self.sessions.get(slot) else {
+            return;
+        };
+        let wanted: Vec<(u64, Position)> = session
+            .owed
+            .iter()
+            .take(LOAD_RECORDS_MAX)
+            .map(|owed| (owed.sequence, owed.position))
+            .collect();
+        self.load(slot, &wanted);
+    }
+
+    fn load_resend(&mut self, slot: usize) {
+        let Some(session) = self.sessions.get(slot) else {
+            return;
+        };
+        let wanted: Vec<(u64, Position)> = session
+            .resend
+            .iter()
+            .filter_map(|id| session.inflight.get(session.find_inflight(*id)?))
+            .filter(|inflight| matches!(inflight.progress, Progress::Sent | Progress::SentOnce))
+            .filter_map(|inflight| inflight.owed.as_deref())
+            .take(LOAD_RECORDS_MAX)
+            .map(|owed| (owed.sequence, owed.position))
+            .collect();
+        self.load(slot, &wanted);
+    }
+
+    fn load(&mut self, slot: usize, wanted: &[(u64, Position)]) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        if session.loading.is_some() || wanted.is_empty() {
+            return;
+        }
+        self.next_load += 1;
+        let request = LoadId(self.next_load);
+        session.loading = Some(request);
+        let sequences = wanted.iter().map(|(sequence, _)| *sequence).collect();
+        self.loads.insert(request, (slot, sequences));
+        self.effects.push(Effect::Load {
+            request,
+            positions: wanted.iter().map(|(_, position)| *position).collect(),
+            bytes_max: LOAD_BYTES_MAX,
+        });
+    }
+
+    /// What the log gave back.
+    pub(crate) fn loaded(&mut self, now: Now, request: LoadId, items: Vec<Option<Arc<Message>>>) {
+        let Some((slot, sequences)) = self.loads.remove(&request) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        if session.loading != Some(request) {
+            return;
+        }
+        session.loading = None;
+        if items.is_empty() {
+            // Against the rule of `Input::Loaded`; taken as unreadable rather than asked for ever.
+            session.loaded = sequences
+                .first()
+                .map(|sequence| (*sequence, None))
+                .into_iter()
+                .collect();
+        } else {
+            session.loaded = sequences.into_iter().zip(items).collect();
+        }
+        self.feed(now, slot);
+    }
+}
