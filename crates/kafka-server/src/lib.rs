@@ -14,15 +14,27 @@
 //!     └────────────frame───────────────────┘ └──▶ groups (driver) ──▶ group (pure)
 //! ```
 
+mod api;
+mod connection;
+mod error_code;
+mod group;
+mod groups;
+mod handler;
 mod host;
+mod message;
 mod options;
 mod server;
 mod view;
+mod waiters;
+mod wire;
 
+pub use error_code::ErrorCode;
+pub use group::row::RowError;
 pub use host::{Action, Alone, Done, Host, Principal};
 pub use options::{GroupLimits, Options};
 pub use server::KafkaServer;
 pub use view::{GroupState, GroupView, MemberView, OffsetView};
+pub use wire::DecodeError;
 
 /// What [`headwater_commitlog::Log::on_advance`] takes.
 pub type Advanced = Box<dyn Fn(&[headwater_commitlog::PartitionId]) + Send + Sync>;
@@ -30,6 +42,12 @@ pub type Advanced = Box<dyn Fn(&[headwater_commitlog::PartitionId]) + Send + Syn
 /// Why the Kafka side cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the stored consumer groups cannot be read: {reason}")]
-    Groups { reason: String },
+    #[error("the stored consumer groups cannot be read")]
+    Groups(#[source] RowError),
+}
+
+/// Decodes one frame without its length and forgets it: what fuzzing and the curious need of the
+/// decoders. Total: any bytes give an answer, within memory bounded by their number.
+pub fn check_frame(bytes: bytes::Bytes) -> Result<(), DecodeError> {
+    api::Frame::decode(bytes).map(drop)
 }

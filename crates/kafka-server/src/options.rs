@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use headwater_commitlog::TopicConfig;
+
 /// One node's face towards Kafka clients. `Default` is a node that a developer can start as it is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Options {
@@ -34,6 +36,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// A new connection's first request must be whole after so long. Default 30 s.
     pub first_request_timeout: Duration,
+    /// The log's own defaults as far as they differ from Kafka's; told in DescribeConfigs.
+    pub topic_defaults: TopicConfig,
     /// What groups and their members may cost.
     pub groups: GroupLimits,
 }
@@ -53,6 +57,7 @@ impl Default for Options {
             requests_in_flight_max: 16,
             idle_timeout: Duration::from_secs(600),
             first_request_timeout: Duration::from_secs(30),
+            topic_defaults: TopicConfig::default(),
             groups: GroupLimits::default(),
         }
     }

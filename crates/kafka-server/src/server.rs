@@ -4,40 +4,107 @@
 //! Not for: bytes (`connection`), APIs (`handler`), groups (`group`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_commitlog::{Log, PartitionId};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
+use tracing::{error, warn};
 
+use crate::connection;
+use crate::groups::Groups;
+use crate::handler::{PRODUCE_KIB_MAX, Shared};
+use crate::waiters::Waiters;
 use crate::{Advanced, GroupView, Host, Options, StartError};
+
+/// After a failed accept (no descriptor left, most likely) connections get so long to close.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Kafka's protocol over one log.
 pub struct KafkaServer {
-    log: Log,
-    options: Options,
-    host: Arc<dyn Host>,
+    shared: Arc<Shared>,
+    connections: Arc<Semaphore>,
 }
 
 impl KafkaServer {
-    /// Reads the groups back from the log's table.
+    /// Reads the groups back from the log's table. Needs to be inside a tokio runtime with time.
     pub fn new(log: Log, options: Options, host: Arc<dyn Host>) -> Result<Arc<Self>, StartError> {
-        Ok(Arc::new(Self { log, options, host }))
+        let groups = Groups::restore(log.clone(), &options.groups).map_err(StartError::Groups)?;
+        let connections = Arc::new(Semaphore::new(options.connections_max));
+        let shared = Shared {
+            log,
+            options,
+            host,
+            groups,
+            waiters: Waiters::default(),
+            produce_kib: Arc::new(Semaphore::new(
+                usize::try_from(PRODUCE_KIB_MAX).unwrap_or(usize::MAX),
+            )),
+        };
+        Ok(Arc::new(Self {
+            shared: Arc::new(shared),
+            connections,
+        }))
     }
 
-    /// Serves connections until `shutdown` says true, then lets each finish the request it is at.
-    /// Needs a tokio runtime with I/O and time.
+    /// Serves connections until `shutdown` says true, then lets each finish what waits for the
+    /// disk. Needs a tokio runtime with I/O and time. May be called once a listener.
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
         mut shutdown: watch::Receiver<bool>,
     ) {
-        let _ = (&self.log, &self.options, &self.host, listener);
-        let _ = shutdown.wait_for(|stop| *stop).await;
+        let told = shutdown.clone();
+        // The groups are driven on until the last connection has its answers.
+        let (stop, stopped) = watch::channel(false);
+        let shared = Arc::clone(&self.shared);
+        let driver = tokio::spawn(async move { shared.groups.drive(stopped).await });
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.open(&mut connections, stream, peer, &told),
+                    Err(error) => {
+                        warn!(%error, "a Kafka connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(ended) = connections.join_next() => report(ended),
+                () = connection::stopped(&mut shutdown) => break,
+            }
+        }
+        drop(listener);
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+        stop.send_replace(true);
+        report(driver.await);
     }
 
-    /// Wakes the fetches that wait for these partitions. Short and lock-light: meant for
-    /// [`Log::on_advance`].
-    pub fn advanced(&self, _partitions: &[PartitionId]) {}
+    fn open(
+        &self,
+        connections: &mut JoinSet<()>,
+        stream: TcpStream,
+        peer: std::net::SocketAddr,
+        shutdown: &watch::Receiver<bool>,
+    ) {
+        let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
+            let connections_max = self.shared.options.connections_max;
+            warn!(%peer, connections_max, "too many Kafka connections, the newest is closed");
+            return;
+        };
+        let served = connection::serve(Arc::clone(&self.shared), stream, peer, shutdown.clone());
+        connections.spawn(async move {
+            served.await;
+            drop(place);
+        });
+    }
+
+    /// Wakes the fetches that wait for these partitions. Short: meant for [`Log::on_advance`].
+    pub fn advanced(&self, partitions: &[PartitionId]) {
+        self.shared.waiters.advanced(partitions);
+    }
 
     /// As [`Self::advanced`], to hand to [`Log::on_advance`] without keeping the server alive.
     pub fn advanced_hook(self: &Arc<Self>) -> Advanced {
@@ -51,6 +118,15 @@ impl KafkaServer {
 
     /// All groups with members, offsets and lags, ordered by name.
     pub fn groups(&self) -> Vec<GroupView> {
-        Vec::new()
+        self.shared.groups.views()
+    }
+}
+
+/// A panic ends its connection, not the server; it is a bug of ours all the same.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "a Kafka connection's task panicked");
     }
 }

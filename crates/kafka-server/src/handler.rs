@@ -1,0 +1,190 @@
+//! One request in, one response out: what each API does.
+//!
+//! For: deciding on requests that are already decoded, over the log and the groups.
+//! Not for: bytes and sockets (`api`, `connection`), group rules (`group`).
+//! Calls: `Host::allows` before each deed on a topic or group.
+//! Holds: a response that promises durability is built after the log has answered.
+
+mod cluster;
+mod configs;
+mod fetch;
+mod groups;
+mod offsets;
+mod produce;
+mod sasl;
+mod topics;
+
+pub(crate) use cluster::api_versions;
+pub(crate) use sasl::{Sasl, authenticate_token};
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_commitlog::{
+    Admin, CommitError, INTERNAL_PREFIX, Log, Partition, PartitionId, Receipt, Topics, Unit,
+};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::api::{Header, Request, encode_response};
+use crate::error_code::ErrorCode;
+use crate::groups::Groups;
+use crate::host::{Action, Host, Principal};
+use crate::options::Options;
+use crate::waiters::Waiters;
+use crate::wire::{Text, Wire};
+
+/// KiB of Produce requests that may wait for the disk at once, over all connections. A single
+/// request may be longer; it then waits for the whole of it and goes alone.
+pub(crate) const PRODUCE_KIB_MAX: u32 = 128 << 10;
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) log: Log,
+    pub(crate) options: Options,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) groups: Groups,
+    pub(crate) waiters: Waiters,
+    /// KiB of Produce requests that may wait for the disk at once.
+    pub(crate) produce_kib: Arc<Semaphore>,
+}
+
+/// Who is at the other end.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    /// The address at which the client reached us.
+    pub(crate) reached_at: SocketAddr,
+    pub(crate) principal: Principal,
+    pub(crate) sasl: Sasl,
+}
+
+/// One request with its surroundings.
+pub(crate) struct Call<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) client: &'a mut Client,
+    pub(crate) header: &'a Header,
+}
+
+impl Call<'_> {
+    /// Answers every request but Produce, which has its own way (`produce`). The frame is ready to
+    /// send.
+    pub(crate) async fn answer(&mut self, request: Request) -> Vec<Bytes> {
+        match request {
+            Request::Produce(request) => {
+                let produced = self.produce(request).await;
+                self.encode(&produced.settled().await)
+            }
+            Request::Fetch(request) => self.encode(&self.fetch(request).await),
+            Request::ListOffsets(request) => self.encode(&self.list_offsets(request)),
+            Request::Metadata(request) => self.encode(&self.metadata(request).await),
+            Request::OffsetCommit(request) => self.encode(&self.offset_commit(request).await),
+            Request::OffsetFetch(request) => self.encode(&self.offset_fetch(request)),
+            Request::FindCoordinator(request) => self.encode(&self.find_coordinator(request)),
+            Request::JoinGroup(request) => self.encode(&self.join_group(request).await),
+            Request::Heartbeat(request) => self.encode(&self.heartbeat(request)),
+            Request::LeaveGroup(request) => self.encode(&self.leave_group(request)),
+            Request::SyncGroup(request) => self.encode(&self.sync_group(request).await),
+            Request::DescribeGroups(request) => self.encode(&self.describe_groups(request)),
+            Request::ListGroups(request) => self.encode(&self.list_groups(&request)),
+            Request::SaslHandshake(request) => {
+                let response = self.sasl_handshake(&request);
+                self.encode(&response)
+            }
+            Request::ApiVersions(_) => self.encode(&api_versions(ErrorCode::None)),
+            Request::CreateTopics(request) => self.encode(&self.create_topics(request).await),
+            Request::DeleteTopics(request) => self.encode(&self.delete_topics(request).await),
+            Request::DeleteRecords(request) => self.encode(&self.delete_records(request).await),
+            Request::InitProducerId(request) => self.encode(&self.init_producer_id(request).await),
+            Request::OffsetForLeaderEpoch(request) => {
+                self.encode(&self.offset_for_leader_epoch(request))
+            }
+            Request::DescribeConfigs(request) => self.encode(&self.describe_configs(request)),
+            Request::DescribeLogDirs(request) => self.encode(&self.describe_log_dirs(request)),
+            Request::SaslAuthenticate(request) => {
+                let response = self.sasl_authenticate(&request);
+                self.encode(&response)
+            }
+            Request::CreatePartitions(request) => {
+                self.encode(&self.create_partitions(request).await)
+            }
+            Request::DeleteGroups(request) => self.encode(&self.delete_groups(request).await),
+            Request::IncrementalAlterConfigs(request) => {
+                self.encode(&self.incremental_alter_configs(request).await)
+            }
+            Request::OffsetDelete(request) => self.encode(&self.offset_delete(request).await),
+            Request::DescribeCluster(request) => self.encode(&self.describe_cluster(&request)),
+        }
+    }
+
+    fn encode(&self, response: &impl Wire) -> Vec<Bytes> {
+        encode_response(self.header, response)
+    }
+
+    fn allows(&self, action: Action<'_>) -> bool {
+        self.shared.host.allows(&self.client.principal, action)
+    }
+
+    /// The partition that a client may read or describe.
+    fn partition(
+        &self,
+        topics: &Topics,
+        action: Action<'_>,
+        name: &str,
+        index: i32,
+    ) -> Result<Arc<Partition>, ErrorCode> {
+        if !self.allows(action) {
+            return Err(ErrorCode::TopicAuthorizationFailed);
+        }
+        find_partition(topics, name, index).ok_or(ErrorCode::UnknownTopicOrPartition)
+    }
+}
+
+fn find_partition(topics: &Topics, name: &str, index: i32) -> Option<Arc<Partition>> {
+    let topic = topics.by_name(name)?;
+    let id: &PartitionId = topic.partitions.get(usize::try_from(index).ok()?)?;
+    topics.partition(*id).cloned()
+}
+
+/// Names that only this program itself writes to, creates and deletes.
+fn is_internal(name: &str) -> bool {
+    name.starts_with(INTERNAL_PREFIX)
+}
+
+fn signed(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or(i64::MAX)
+}
+
+/// A sentence for people, with the causes behind it.
+fn sentence(error: &dyn std::error::Error) -> Text {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    Text::from(text)
+}
+
+impl Shared {
+    /// Commits one step and waits until it is on disk.
+    async fn administer(&self, admin: Admin) -> Result<Receipt, CommitError> {
+        let (sender, receiver) = oneshot::channel();
+        self.log.submit(
+            vec![Unit {
+                admin: vec![admin],
+                ..Unit::default()
+            }],
+            Box::new(move |outcomes| {
+                let outcome = outcomes
+                    .into_iter()
+                    .next()
+                    .unwrap_or(Err(CommitError::Closed));
+                // Whoever hung up in the meantime needs no answer.
+                drop(sender.send(outcome));
+            }),
+        );
+        receiver.await.unwrap_or(Err(CommitError::Closed))
+    }
+}

@@ -1,0 +1,200 @@
+//! Produce and InitProducerId.
+
+use std::sync::Arc;
+
+use headwater_commitlog::record::{BatchError, Limits, ValidBatch, validate_all};
+use headwater_commitlog::{
+    Admin, Append, AppendData, CommitError, Partition, Receipt, Topics, Unit,
+};
+use smallvec::smallvec;
+use tokio::sync::oneshot;
+
+use super::{Call, PRODUCE_KIB_MAX, is_internal, sentence, signed};
+use crate::error_code::ErrorCode;
+use crate::host::Action;
+use crate::message::{
+    InitProducerIdRequest, InitProducerIdResponse, ProducePartition, ProduceRequest,
+    ProduceResponse, ProducedPartition, ProducedTopic,
+};
+use crate::wire::Text;
+
+type Outcomes = Vec<Result<Receipt, CommitError>>;
+
+/// A Produce request whose batches the log has; its answer waits for the disk.
+pub(crate) struct Produced {
+    response: ProduceResponse,
+    /// Which partition of the response each unit belongs to, in the log's order.
+    units: Vec<(usize, usize, Arc<Partition>)>,
+    outcomes: Option<oneshot::Receiver<Outcomes>>,
+    /// acks=0: no answer is sent.
+    pub(crate) is_silent: bool,
+}
+
+impl Produced {
+    /// Waits for the disk and fills the answer in.
+    pub(crate) async fn settled(mut self) -> ProduceResponse {
+        let Some(outcomes) = self.outcomes else {
+            return self.response;
+        };
+        let mut outcomes = outcomes.await.unwrap_or_default().into_iter();
+        for (topic, index, partition) in self.units {
+            let outcome = outcomes.next().unwrap_or(Err(CommitError::Closed));
+            let topic = self.response.topics.get_mut(topic);
+            if let Some(answer) = topic.and_then(|topic| topic.partitions.get_mut(index)) {
+                answer.log_start_offset = signed(partition.log_start_offset());
+                settle(answer, &outcome);
+            }
+        }
+        self.response
+    }
+}
+
+/// Several batches of one partition give the first one's offset, or the first refusal.
+fn settle(answer: &mut ProducedPartition, outcome: &Result<Receipt, CommitError>) {
+    if answer.error.is_error() {
+        return;
+    }
+    let base_offset = match outcome {
+        Ok(receipt) => receipt.positions.first().map(|position| position.offset),
+        // The original is in the log, and synced: the answer to it must have been lost.
+        Err(CommitError::DuplicateSequence { base_offset }) => Some(*base_offset),
+        Err(error) => {
+            answer.error = ErrorCode::from(error);
+            answer.error_message = Some(sentence(error));
+            answer.base_offset = -1;
+            return;
+        }
+    };
+    if answer.base_offset < 0 {
+        answer.base_offset = base_offset.map_or(-1, signed);
+    }
+}
+
+impl Call<'_> {
+    /// Checks what was sent, here and not on the committer's thread, and hands it to the log.
+    pub(crate) async fn produce(&self, request: ProduceRequest) -> Produced {
+        let topics = self.shared.log.topics();
+        let mut response = ProduceResponse::default();
+        let (mut places, mut units, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for topic in request.topics {
+            let mut answers = Vec::with_capacity(topic.partitions.len());
+            for data in topic.partitions {
+                let mut answer = ProducedPartition {
+                    index: data.index,
+                    ..Default::default()
+                };
+                match self.check(&topics, request.acks, &topic.name, data) {
+                    Ok((partition, batches)) => {
+                        for batch in batches {
+                            bytes += batch.as_bytes().len();
+                            let place = (response.topics.len(), answers.len());
+                            places.push((place.0, place.1, Arc::clone(&partition)));
+                            units.push(append(&partition, batch));
+                        }
+                    }
+                    Err((error, message)) => {
+                        answer.error = error;
+                        answer.error_message = message;
+                    }
+                }
+                answers.push(answer);
+            }
+            response.topics.push(ProducedTopic {
+                name: topic.name,
+                partitions: answers,
+            });
+        }
+        let outcomes = self.submit(units, bytes).await;
+        Produced {
+            response,
+            units: places,
+            outcomes,
+            is_silent: request.acks == 0,
+        }
+    }
+
+    fn check(
+        &self,
+        topics: &Topics,
+        acks: i16,
+        name: &Text,
+        data: ProducePartition,
+    ) -> Result<(Arc<Partition>, Vec<ValidBatch>), (ErrorCode, Option<Text>)> {
+        if !(-1..=1).contains(&acks) {
+            return Err((ErrorCode::InvalidRequiredAcks, None));
+        }
+        if is_internal(name) {
+            return Err((ErrorCode::InvalidTopic, None));
+        }
+        let partition = self
+            .partition(topics, Action::WriteTopic(name), name, data.index)
+            .map_err(|error| (error, None))?;
+        let batches = data
+            .records
+            .ok_or(BatchError::Empty)
+            .and_then(|records| validate_all(records, &Limits::default()))
+            .map_err(|error| (ErrorCode::from(&error), Some(sentence(&error))))?;
+        Ok((partition, batches))
+    }
+
+    /// Waits until there is room for so many bytes, then hands the units over, in order.
+    async fn submit(&self, units: Vec<Unit>, bytes: usize) -> Option<oneshot::Receiver<Outcomes>> {
+        if units.is_empty() {
+            return None;
+        }
+        let semaphore = Arc::clone(&self.shared.produce_kib);
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        let room = semaphore.acquire_many_owned(kib.min(PRODUCE_KIB_MAX)).await;
+        let (sender, receiver) = oneshot::channel();
+        self.shared.log.submit(
+            units,
+            Box::new(move |outcomes| {
+                drop(room);
+                // Whoever hung up in the meantime needs no answer.
+                drop(sender.send(outcomes));
+            }),
+        );
+        Some(receiver)
+    }
+
+    pub(super) async fn init_producer_id(
+        &self,
+        request: InitProducerIdRequest,
+    ) -> InitProducerIdResponse {
+        let refused = |error| InitProducerIdResponse {
+            error,
+            producer_epoch: -1,
+            ..InitProducerIdResponse::default()
+        };
+        if request.transactional_id.is_some() {
+            // Transactions are not served, and no version of this API can say so in words.
+            return refused(ErrorCode::InvalidRequest);
+        }
+        if !self.allows(Action::WriteIdempotently) {
+            return refused(ErrorCode::ClusterAuthorizationFailed);
+        }
+        match self.shared.administer(Admin::AllocateProducerId).await {
+            Ok(Receipt {
+                producer_id: Some(producer_id),
+                ..
+            }) => InitProducerIdResponse {
+                producer_id,
+                ..InitProducerIdResponse::default()
+            },
+            Ok(Receipt {
+                producer_id: None, ..
+            }) => refused(ErrorCode::UnknownServerError),
+            Err(error) => refused(ErrorCode::from(&error)),
+        }
+    }
+}
+
+fn append(partition: &Partition, batch: ValidBatch) -> Unit {
+    Unit {
+        appends: smallvec![Append {
+            partition: partition.id(),
+            data: AppendData::Batch(batch)
+        }],
+        ..Unit::default()
+    }
+}
