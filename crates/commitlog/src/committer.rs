@@ -20,7 +20,7 @@ use crate::record::BatchHeader;
 use crate::recovery::Recovered;
 use crate::shared::{CheckpointState, Done, Shared, Submission, wait};
 use crate::state::State;
-use crate::unit::{Admin, CommitError, PartitionId, Receipt, Unit};
+use crate::unit::{Admin, CommitError, Lane, PartitionId, Receipt, Unit};
 use crate::wal::{self, ChainEnd, WalFile};
 
 /// A frame is not made longer than this by taking more units in.
@@ -49,6 +49,8 @@ pub(crate) struct Committer {
     answered: usize,
     /// Units of the group: the answer's number and the unit's place in it.
     members: Vec<(usize, usize)>,
+    /// The lanes that have units in the group.
+    lanes: Vec<Arc<Lane>>,
     /// Everything written was synced. A new file begins behind a synced one.
     synced: bool,
     synced_at: Instant,
@@ -68,6 +70,7 @@ impl Committer {
             answers: VecDeque::new(),
             answered: 0,
             members: Vec::new(),
+            lanes: Vec::new(),
             synced: true,
             synced_at: now,
             full_checked_at: now,
@@ -191,7 +194,18 @@ impl Committer {
                 return Err(self.shared.poisoned().unwrap_or(CommitError::Full));
             }
         }
-        self.group.add(&mut self.state, unit, terms)
+        let lane = unit.lane.clone();
+        if lane.as_ref().is_some_and(|lane| lane.is_broken()) {
+            return Err(CommitError::LaneBroken);
+        }
+        let result = self.group.add(&mut self.state, unit, terms);
+        if let Some(lane) = lane {
+            match result {
+                Ok(_) => self.lanes.push(lane),
+                Err(_) => lane.break_off(),
+            }
+        }
+        result
     }
 
     fn needs_doomed_folder(&self, wish: &Admin) -> bool {
@@ -235,6 +249,7 @@ impl Committer {
             }
             self.group.clear();
             self.members.clear();
+            self.lanes.clear();
             self.answer();
             self.announce(&touched);
         } else {
@@ -406,6 +421,9 @@ impl Committer {
 
     /// Nothing of the group happened.
     fn refuse(&mut self, error: &CommitError) {
+        for lane in &self.lanes {
+            lane.break_off();
+        }
         for (number, place) in self.members.drain(..) {
             let answer = self.answers.get_mut(number.wrapping_sub(self.answered));
             if let Some(result) = answer.and_then(|answer| answer.results.get_mut(place)) {

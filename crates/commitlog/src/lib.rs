@@ -46,6 +46,6 @@ pub use topics::{
     validate_name,
 };
 pub use unit::{
-    Admin, Append, AppendData, CommitError, PartitionId, Position, Receipt, TableChange, TableId,
+    Admin, Append, AppendData, CommitError, Lane, PartitionId, Position, Receipt, TableChange, TableId,
     Unit,
 };

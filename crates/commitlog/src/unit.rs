@@ -4,6 +4,9 @@
 //! Not for: deciding whether a unit is acceptable; that is the committer's.
 //! Holds: a [`Unit`] is atomic. All of it is in the log after a crash, or nothing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -67,6 +70,24 @@ pub struct Unit {
     pub appends: SmallVec<[Append; 2]>,
     pub tables: Vec<TableChange>,
     pub admin: Vec<Admin>,
+    /// Units of one lane never pass one another: see [`Lane`].
+    pub lane: Option<Arc<Lane>>,
+}
+
+/// Keeps submitters honest who send ahead: once a unit of a lane is refused, every later unit of
+/// it is refused too, so that none is committed whose predecessor is missing. The submitter then
+/// begins again with a new lane.
+#[derive(Debug, Default)]
+pub struct Lane(AtomicBool);
+
+impl Lane {
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn break_off(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Unit {
@@ -208,6 +229,8 @@ pub enum CommitError {
     },
     #[error("{bytes} bytes, at most {bytes_max} are allowed")]
     TooLarge { bytes: u64, bytes_max: u64 },
+    #[error("an earlier unit of the same lane was refused")]
+    LaneBroken,
     #[error("append {append} refers to append {to}, or its value has no room for a position")]
     BadReference { append: usize, to: usize },
 }
