@@ -116,11 +116,11 @@ impl Decoder {
     /// memory grows with the bytes that came, not with the length that was announced.
     pub fn decode_read(&mut self, input: &mut Bytes) -> Result<Option<Packet>, DecodeError> {
         if self.partial.is_empty() {
-            let packet = self.decode(input)?;
-            if packet.is_none() {
+            let decoded = self.decode(input);
+            if matches!(decoded, Ok(None)) {
                 self.keep(input.len(), input);
             }
-            return Ok(packet);
+            return decoded;
         }
         loop {
             let missing = match self.fixed_header(&self.partial) {

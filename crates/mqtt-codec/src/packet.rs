@@ -222,8 +222,8 @@ impl Packet {
             Self::SubAck(packet) => wire::encode(&**packet, version, out),
             Self::Unsubscribe(packet) => wire::encode(&**packet, version, out),
             Self::UnsubAck(packet) => wire::encode(&**packet, version, out),
-            Self::PingReq => wire::put_fixed_header(0xc0, 0, 0, out),
-            Self::PingResp => wire::put_fixed_header(0xd0, 0, 0, out),
+            Self::PingReq => wire::put_fixed_header(0xc0, 0, 2, out),
+            Self::PingResp => wire::put_fixed_header(0xd0, 0, 2, out),
             Self::Disconnect(packet) => wire::encode(&**packet, version, out),
             Self::Auth(packet) => wire::encode(&**packet, version, out),
         }

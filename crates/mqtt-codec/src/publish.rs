@@ -161,7 +161,8 @@ impl Publish {
             properties: None,
             payload: Bytes::new(),
         };
-        if version == Version::V5 {
+        // Most have none: their one byte of Property Length is all there is to read.
+        if version == Version::V5 && !wire::take_zero(body) {
             publish.read_properties(body, from)?;
         }
         if publish.topic.is_empty() {
@@ -278,31 +279,42 @@ impl PublishRef<'_> {
 
     /// Appends everything before the payload; the payload's bytes must follow.
     pub fn encode_head(&self, version: Version, out: &mut BytesMut) -> Result<(), EncodeError> {
-        let properties_len = self.properties_len(version);
-        let remaining = self.remaining_len(version, properties_len);
-        put_fixed_header(
-            self.first_byte(),
-            remaining,
-            remaining - self.payload.len(),
-            out,
-        )?;
-        out.put_prefixed(self.topic.as_bytes());
-        if let Some(packet_id) = self.delivery.packet_id() {
-            Writer::put_u16(out, packet_id.value());
-        }
-        if version == Version::V5 {
-            out.put_variable(properties_len);
-            if properties_len > 0 {
-                self.write(&mut PropertyWriter::new(out));
-            }
-        }
-        Ok(())
+        self.put_head(version, 0, out)
     }
 
     /// Appends the whole packet.
     pub fn encode(&self, version: Version, out: &mut BytesMut) -> Result<(), EncodeError> {
-        self.encode_head(version, out)?;
+        self.put_head(version, self.payload.len(), out)?;
         out.put(self.payload);
+        Ok(())
+    }
+
+    /// The head, in as few pieces as there can be: one message goes to many subscribers, and each
+    /// piece costs a check of the room that is left. Leaves `room` bytes of it for what follows.
+    #[inline]
+    fn put_head(
+        &self,
+        version: Version,
+        room: usize,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let properties_len = self.properties_len(version);
+        let remaining = self.remaining_len(version, properties_len);
+        let head_len = 5 + remaining - self.payload.len();
+        put_fixed_header(self.first_byte(), remaining, head_len + room, out)?;
+        out.put_prefixed(self.topic.as_bytes());
+        let packet_id = self.delivery.packet_id().map(|id| id.value().to_be_bytes());
+        match (version, packet_id) {
+            (Version::V31 | Version::V311, None) => {}
+            (Version::V31 | Version::V311, Some(id)) => out.put(&id),
+            (Version::V5, None) if properties_len == 0 => out.put(&[0]),
+            (Version::V5, Some([high, low])) if properties_len == 0 => out.put(&[high, low, 0]),
+            (Version::V5, id) => {
+                out.put(id.as_ref().map_or(&[], |id| &id[..]));
+                out.put_variable(properties_len);
+                self.write(&mut PropertyWriter::new(out));
+            }
+        }
         Ok(())
     }
 }

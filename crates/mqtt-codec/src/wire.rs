@@ -3,7 +3,7 @@
 //! For: integers, strings, lengths. Not for: properties, packets. Calls: `text`. Called by: all.
 //! Holds: a read never goes past the bytes there are, and names the field that was cut.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::REMAINING_LENGTH_MAX;
 use crate::error::{DecodeError, EncodeError};
@@ -11,29 +11,34 @@ use crate::packet::{PacketId, Version};
 use crate::text::{Binary, Text};
 
 /// Reads one byte.
+#[inline]
 pub(crate) fn u8(body: &mut Bytes, field: &'static str) -> Result<u8, DecodeError> {
     body.try_get_u8()
         .map_err(|error| truncated(field, error.requested, error.available))
 }
 
 /// Reads a Two Byte Integer.
+#[inline]
 pub(crate) fn u16(body: &mut Bytes, field: &'static str) -> Result<u16, DecodeError> {
     body.try_get_u16()
         .map_err(|error| truncated(field, error.requested, error.available))
 }
 
 /// Reads a Four Byte Integer.
+#[inline]
 pub(crate) fn u32(body: &mut Bytes, field: &'static str) -> Result<u32, DecodeError> {
     body.try_get_u32()
         .map_err(|error| truncated(field, error.requested, error.available))
 }
 
 /// Reads a Packet Identifier, which is not zero [MQTT-2.2.1-3].
+#[inline]
 pub(crate) fn packet_id(body: &mut Bytes) -> Result<PacketId, DecodeError> {
     PacketId::new(u16(body, "packet identifier")?).ok_or(DecodeError::ZeroPacketId)
 }
 
 /// Reads a length of two bytes and as many bytes, as a slice.
+#[inline]
 fn prefixed(body: &mut Bytes, field: &'static str) -> Result<Bytes, DecodeError> {
     let need = usize::from(u16(body, field)?);
     if need > body.len() {
@@ -43,14 +48,26 @@ fn prefixed(body: &mut Bytes, field: &'static str) -> Result<Bytes, DecodeError>
 }
 
 /// Reads a UTF-8 Encoded String.
+#[inline]
 pub(crate) fn text(body: &mut Bytes, field: &'static str) -> Result<Text, DecodeError> {
     Text::try_from(prefixed(body, field)?).map_err(|source| DecodeError::Field { field, source })
 }
 
 /// Reads Binary Data.
+#[inline]
 pub(crate) fn binary(body: &mut Bytes, field: &'static str) -> Result<Binary, DecodeError> {
     let bytes = prefixed(body, field)?;
     Binary::try_from(bytes).map_err(|source| DecodeError::Field { field, source })
+}
+
+/// Takes the next byte if it is zero.
+#[inline]
+pub(crate) fn take_zero(body: &mut Bytes) -> bool {
+    let zero = body.first() == Some(&0);
+    if zero {
+        body.advance(1);
+    }
+    zero
 }
 
 /// Reads a Variable Byte Integer.
@@ -66,6 +83,7 @@ pub(crate) fn variable(body: &mut Bytes, field: &'static str) -> Result<u32, Dec
 
 /// The Variable Byte Integer that `bytes` begin with and how many bytes it takes; `None` when more
 /// are needed. A fourth byte that asks for a fifth is refused without waiting for it.
+#[inline]
 pub(crate) fn variable_at_front(
     bytes: &[u8],
     field: &'static str,
@@ -143,12 +161,14 @@ pub(crate) trait Writer {
 }
 
 impl Writer for BytesMut {
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
 
+    #[inline]
     fn put_u8(&mut self, value: u8) {
-        BufMut::put_u8(self, value);
+        bytes::BufMut::put_u8(self, value);
     }
 }
 
@@ -196,12 +216,13 @@ pub(crate) fn encode(
     packet.check(version)?;
     let mut remaining = Length::default();
     packet.write(version, &mut remaining);
-    put_fixed_header(packet.first_byte(), remaining.0, remaining.0, out)?;
+    put_fixed_header(packet.first_byte(), remaining.0, 5 + remaining.0, out)?;
     packet.write(version, out);
     Ok(())
 }
 
-/// Appends a fixed header and makes room for `room` bytes behind it.
+/// Appends a fixed header; before it makes room for `room` bytes, its own counted.
+#[inline]
 pub(crate) fn put_fixed_header(
     first_byte: u8,
     remaining: usize,
@@ -211,8 +232,13 @@ pub(crate) fn put_fixed_header(
     if remaining > REMAINING_LENGTH_MAX as usize {
         return Err(EncodeError::TooLarge { bytes: remaining });
     }
-    out.reserve(5 + room);
-    Writer::put_u8(out, first_byte);
-    out.put_variable(remaining);
+    out.reserve(room);
+    let [a, b, c, d] = [remaining, remaining >> 7, remaining >> 14, remaining >> 21].map(low_bits);
+    match remaining {
+        0..=0x7f => out.put(&[first_byte, a]),
+        0x80..=0x3fff => out.put(&[first_byte, a | 0x80, b]),
+        0x4000..=0x1f_ffff => out.put(&[first_byte, a | 0x80, b | 0x80, c]),
+        _ => out.put(&[first_byte, a | 0x80, b | 0x80, c | 0x80, d]),
+    }
     Ok(())
 }
