@@ -5,7 +5,7 @@
 //!
 //! | header | value |
 //! | --- | --- |
-//! | `headwater-dead-reason` | a word of [`Rejected::code`], or one that the store gives |
+//! | `headwater-dead-reason` | a word of [`Rejected::code`] |
 //! | `headwater-dead-message` | the same as a sentence |
 //! | `headwater-dead-flow` | the flow's name, e.g. `deliver/commands/devices/{key}/cmd` |
 //! | `headwater-dead-topic`, `-partition`, `-offset` | where the record lies; absent after a route, which stored it nowhere else |
@@ -42,6 +42,8 @@ pub enum Rejected {
     NoMqttTopic,
     #[error("the header {header} holds no value that is allowed there")]
     Header { header: &'static str },
+    #[error("the store refuses the document: {reason}")]
+    Document { reason: String },
 }
 
 impl Rejected {
@@ -53,6 +55,7 @@ impl Rejected {
             Self::MqttTopic(_) => "mqtt-topic",
             Self::NoMqttTopic => "no-mqtt-topic",
             Self::Header { .. } => "header",
+            Self::Document { .. } => "document",
         }
     }
 
@@ -99,22 +102,20 @@ pub fn check_mqtt_topic(topic: &str) -> Result<(), MqttTopicFault> {
 }
 
 /// The dead letter of a record that lies at `place` and that `flow` could not carry out.
-///
-/// `code` and `sentence` are [`Rejected::code`] and [`Rejected::sentence`], or the store's own.
 pub fn dead_letter(
     record: &Record,
-    place: &Place<'_>,
+    place: Place<'_>,
     flow: &str,
-    code: &str,
-    sentence: &str,
+    rejected: &Rejected,
 ) -> RecordBody {
+    let sentence = rejected.sentence();
     let partition = place.partition.to_string();
     let offset = record.offset.to_string();
     let mut headers: SmallVec<[Header<'_>; 16]> = record.headers.iter().collect();
     headers.extend(
         [
-            (REASON, code),
-            (MESSAGE, sentence),
+            (REASON, rejected.code()),
+            (MESSAGE, &sentence),
             (FLOW, flow),
             (TOPIC, place.kafka_topic),
             (PARTITION, &partition),
@@ -144,13 +145,7 @@ mod tests {
             kafka_topic: "commands",
             partition: 3,
         };
-        let body = dead_letter(
-            &record,
-            &place,
-            "deliver/commands/",
-            rejected.code(),
-            &rejected.sentence(),
-        );
+        let body = dead_letter(&record, place, "deliver/commands/", &rejected);
         let letter = read_back(&body, 6);
         assert_eq!(
             (letter.key.as_deref(), letter.value.as_deref()),
