@@ -142,9 +142,18 @@ impl Decoder {
         }
     }
 
-    /// Moves at most `bytes` from `input` behind what is kept. `BytesMut` doubles as it grows.
+    /// Moves at most `bytes` from `input` behind what is kept.
     fn keep(&mut self, bytes: usize, input: &mut Bytes) {
         let taken = input.split_to(bytes.min(input.len()));
+        let kept = self.partial.len();
+        let need = kept + taken.len();
+        if need > self.partial.capacity() {
+            // At least doubles, so that a packet that comes byte by byte is not copied each time, but
+            // never goes past the packet's end, so that its payload does not keep room alive.
+            let room = need.max(2 * kept).min(kept + bytes);
+            let partial = std::mem::replace(&mut self.partial, BytesMut::with_capacity(room));
+            self.partial.extend_from_slice(&partial);
+        }
         self.partial.extend_from_slice(&taken);
     }
 
@@ -294,5 +303,57 @@ fn check_fixed_flags(
         Ok(())
     } else {
         Err(DecodeError::FixedHeaderFlags { packet, flags })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A PUBLISH of 1 MiB and its fixed header.
+    fn large() -> Bytes {
+        let mut wire = b"\x30\x80\x80\x40\0\x01t".to_vec();
+        wire.resize(4 + (1 << 20), b'x');
+        wire.into()
+    }
+
+    fn connected() -> Decoder {
+        Decoder {
+            connected: true,
+            version: Some(Version::V311),
+            ..Decoder::new(2 << 20)
+        }
+    }
+
+    #[test]
+    fn room_follows_what_came_not_what_was_announced() {
+        let (mut decoder, wire) = (connected(), large());
+        for at in 0..10_000 {
+            assert_eq!(decoder.decode_read(&mut wire.slice(at..=at)), Ok(None));
+            let room = decoder.partial.capacity();
+            assert!(room <= 2 * (at + 1) + 64, "{room} bytes for {at}");
+        }
+    }
+
+    #[test]
+    fn a_packet_from_many_reads_keeps_no_room_beyond_itself() {
+        let (mut decoder, wire) = (connected(), large());
+        let mut read_bytes = (0..wire.len()).step_by(4096).peekable();
+        while let Some(at) = read_bytes.next() {
+            let mut read = wire.slice(at..read_bytes.peek().map_or(wire.len(), |end| *end));
+            let packet = decoder.decode_read(&mut read);
+            assert!(decoder.partial.capacity() <= wire.len());
+            assert_eq!(packet.unwrap().is_some(), read_bytes.peek().is_none());
+        }
+        assert_eq!(
+            decoder.partial.capacity(),
+            0,
+            "an idle connection owns no buffer"
+        );
+    }
+
+    #[test]
+    fn a_packet_is_small_enough_to_move() {
+        assert!(size_of::<Packet>() <= 128, "{} bytes", size_of::<Packet>());
     }
 }

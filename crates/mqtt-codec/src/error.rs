@@ -154,11 +154,8 @@ impl DecodeError {
 
     /// The return code of a 3.1 or 3.1.1 CONNACK that answers it; `None` means close without one.
     pub fn connack_code_v3(&self) -> Option<u8> {
-        match self {
-            // 3.1.2.2 of MQTT 3.1.1: unacceptable protocol level. A wrong name is not MQTT at all.
-            Self::ProtocolLevel { .. } => Some(1),
-            _ => None,
-        }
+        // MQTT 3.1.1, 3.1.2.2: unacceptable protocol level. A wrong name is not MQTT at all.
+        matches!(self, Self::ProtocolLevel { .. }).then_some(1)
     }
 }
 
