@@ -1,5 +1,7 @@
 //! Files as the log sees them: one small trait, so that a test can tear a write or fail a sync.
 
+mod fault;
+mod power_cut;
 mod real;
 
 use std::any::Any;
@@ -7,6 +9,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use fault::{FaultFs, FaultKind};
+pub use power_cut::{PowerCutFs, Seed};
 pub use real::RealFs;
 
 /// How a file is opened.
@@ -51,6 +55,10 @@ pub trait Fs: Send + Sync + 'static {
 }
 
 /// An open file. May write or read less than asked and may say `Interrupted`.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a file's length is an operation that can fail"
+)]
 pub trait File: Send + Sync {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;

@@ -29,10 +29,10 @@ impl OffsetEntry {
     }
 
     pub(crate) fn from_bytes(bytes: [u8; OFFSET_ENTRY_LEN]) -> Self {
-        let both = u64::from_be_bytes(bytes);
+        let (offset, position) = bytes.split_at(4);
         Self {
-            relative_offset: (both >> 32) as u32,
-            position: both as u32,
+            relative_offset: u32::from_be_bytes(offset.try_into().unwrap_or_default()),
+            position: u32::from_be_bytes(position.try_into().unwrap_or_default()),
         }
     }
 }

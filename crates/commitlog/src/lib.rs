@@ -10,6 +10,8 @@
 mod checkpoint;
 mod committer;
 mod context;
+#[cfg(test)]
+mod crash;
 mod entry;
 mod error;
 mod files;

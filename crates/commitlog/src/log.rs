@@ -25,7 +25,7 @@ use crate::topics::{Topic, Topics};
 use crate::unit::{CommitError, PartitionId, Receipt, TableId, Unit};
 
 const WAL_BYTES_MAX: u64 = 256 << 20;
-const WAL_BYTES_MIN: u64 = 1 << 20;
+const WAL_BYTES_MIN: u64 = 64 << 10;
 
 /// Counters since open, and what is so right now.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

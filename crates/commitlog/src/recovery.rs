@@ -114,11 +114,11 @@ pub(crate) fn recover(context: &Arc<Context>) -> Result<Recovered, OpenError> {
             (restore(context, loaded)?, from, first, true)
         }
         None => {
-            refuse_orphans(context)?;
+            let first = refuse_orphans(context)?;
             (
                 State::new(Arc::clone(context)),
                 ChainEnd::default(),
-                1,
+                first,
                 false,
             )
         }
@@ -127,6 +127,9 @@ pub(crate) fn recover(context: &Arc<Context>) -> Result<Recovered, OpenError> {
         apply(&mut state, payload)
     })?;
     let frames = replayed.end.sequence - from.sequence;
+    if frames > 0 && !must_exist {
+        return Err(orphaned(context));
+    }
     let dir = context.options.dir.clone();
     let io = |error| OpenError::io(&dir, error);
     let wal =
@@ -145,22 +148,28 @@ pub(crate) fn recover(context: &Arc<Context>) -> Result<Recovered, OpenError> {
     })
 }
 
-/// Without a snapshot nothing was ever committed. Anything that says otherwise is a loss.
-fn refuse_orphans(context: &Context) -> Result<(), OpenError> {
+/// Without a snapshot nothing was ever committed: the first one is written before the log opens.
+/// Anything that says otherwise is a loss. Gives the first write-ahead file that is there.
+fn refuse_orphans(context: &Context) -> Result<u64, OpenError> {
     let dir = context.log_dir();
     let entries = context
         .fs
         .list(&dir)
         .map_err(|error| OpenError::io(&dir, error))?;
     let numbers = wal::list(context).map_err(|error| OpenError::io(&dir, error))?;
-    if entries.is_empty() && numbers.iter().all(|number| *number <= 1) {
-        return Ok(());
+    if entries.is_empty() {
+        Ok(numbers.first().copied().unwrap_or(1))
+    } else {
+        Err(orphaned(context))
     }
-    Err(OpenError::damaged(
+}
+
+fn orphaned(context: &Context) -> OpenError {
+    OpenError::damaged(
         &context.snapshot_path(),
         0,
-        "it is missing, but there are records",
-    ))
+        "it is missing, but there are commits",
+    )
 }
 
 fn restore(context: &Arc<Context>, loaded: Loaded) -> Result<State, OpenError> {
@@ -343,9 +352,9 @@ fn resume_indexes(
     scan(file, path, mark.len, from, |position, header| {
         // The entry's own batch is counted but makes no entry.
         if std::mem::take(&mut first) {
-            indexes.resume(header.len as u32);
+            indexes.resume(len_of(header));
         } else {
-            let len = header.len as u32;
+            let len = len_of(header);
             indexes.add(
                 position_of(position),
                 len,
@@ -360,7 +369,7 @@ fn resume_indexes(
 fn rebuild_indexes(file: &dyn File, path: &Path, mark: SegmentMark) -> Result<Indexes, OpenError> {
     let mut indexes = Indexes::default();
     scan(file, path, mark.len, 0, |position, header| {
-        let len = header.len as u32;
+        let len = len_of(header);
         indexes.add(
             position_of(position),
             len,
@@ -369,6 +378,10 @@ fn rebuild_indexes(file: &dyn File, path: &Path, mark: SegmentMark) -> Result<In
         );
     })?;
     Ok(indexes)
+}
+
+fn len_of(header: &BatchHeader) -> u32 {
+    u32::try_from(header.len).unwrap_or(u32::MAX)
 }
 
 fn position_of(position: u64) -> u32 {

@@ -243,7 +243,11 @@ impl BatchBuilder {
         };
         let mut fields = Vec::with_capacity(HEADER_LEN);
         fields.extend_from_slice(&self.base_offset.to_be_bytes());
-        fields.extend_from_slice(&((len - LENGTH_END) as u32).to_be_bytes());
+        fields.extend_from_slice(
+            &u32::try_from(len - LENGTH_END)
+                .unwrap_or(u32::MAX)
+                .to_be_bytes(),
+        );
         fields.extend_from_slice(&0i32.to_be_bytes());
         fields.push(MAGIC);
         fields.extend_from_slice(&[0; 4]);

@@ -52,7 +52,6 @@ impl Compression {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape map_err wants")]
 fn bad(_: io::Error) -> BatchError {
     BatchError::Compressed
 }

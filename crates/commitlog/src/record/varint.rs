@@ -3,11 +3,15 @@
 /// Appends `value` as a zigzag varint.
 pub(crate) fn put(out: &mut Vec<u8>, value: i64) {
     let mut rest = (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned();
-    while rest >= 0x80 {
-        out.push((rest & 0x7f) as u8 | 0x80);
+    loop {
+        let [low, ..] = rest.to_le_bytes();
         rest >>= 7;
+        if rest == 0 {
+            out.push(low & 0x7f);
+            return;
+        }
+        out.push(low | 0x80);
     }
-    out.push(rest as u8);
 }
 
 /// How many bytes [`put`] appends.

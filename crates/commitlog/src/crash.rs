@@ -1,0 +1,530 @@
+//! The proof: whatever a crash or a failing disk leaves, what was acknowledged is there and
+//! nothing is half.
+//!
+//! A seeded history of units runs on files that know what a power cut may leave. Each image is
+//! recovered and compared with the history: it must be exactly the first so many units, at least
+//! those that were acknowledged when the power went. Builds that are wrong on purpose must fail.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "a test's numbers are small"
+)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use crate::fs::{FaultFs, FaultKind, Fs, PowerCutFs, Seed};
+use crate::record::RecordBody;
+use crate::{
+    Admin, Append, AppendData, CommitError, Fault, Log, Options, PartitionId, TableChange, TableId,
+    TopicConfig, Unit,
+};
+
+/// The partition that every unit writes its number to.
+const COUNTED: PartitionId = PartitionId(1);
+const PARTITIONS: u32 = 3;
+const NOW_MS: i64 = 1_700_000_000_000;
+
+fn options(fault: Option<Fault>) -> Options {
+    let mut options = Options::new("/data");
+    options.wal_bytes_max = Some(64 << 10);
+    options.clock = Arc::new(|| NOW_MS);
+    options.open_files_max = 4;
+    options.fault = fault;
+    options
+}
+
+fn record(partition: u32, value: Vec<u8>) -> Append {
+    let body = RecordBody::new(None, Some(&value), []);
+    let data = AppendData::Record {
+        timestamp_ms: NOW_MS,
+        body,
+    };
+    Append {
+        partition: PartitionId(partition),
+        data,
+    }
+}
+
+/// Unit 0 makes the topic; unit n writes n into the counted partition and does something else.
+fn history(seed: &mut Seed, count: u64) -> Vec<Unit> {
+    let config = TopicConfig::default()
+        .with("segment.bytes", "8192")
+        .unwrap();
+    let name = "a".to_owned();
+    let create = Admin::CreateTopic {
+        name,
+        partitions: PARTITIONS,
+        config: config.clone(),
+    };
+    let mut units = vec![Unit {
+        admin: vec![create],
+        ..Unit::default()
+    }];
+    let mut extra = false;
+    for number in 1..=count {
+        let mut unit = Unit::default();
+        unit.appends
+            .push(record(COUNTED.0, number.to_be_bytes().to_vec()));
+        for partition in 2..=PARTITIONS {
+            if seed.below(2) == 0 {
+                let mut value = number.to_be_bytes().to_vec();
+                value.resize(8 + seed.below(2500) as usize, number as u8);
+                unit.appends.push(record(partition, value));
+            }
+        }
+        let key = Bytes::from(vec![b'k', seed.below(6) as u8]);
+        let value = (seed.below(4) > 0).then(|| Bytes::from(number.to_string()));
+        unit.tables.push(TableChange {
+            table: TableId(16),
+            key,
+            value,
+        });
+        match seed.below(12) {
+            0 => unit.admin.push(Admin::TrimTo {
+                partition: COUNTED,
+                offset: number / 2,
+            }),
+            1 if !extra => {
+                let config = config.clone();
+                unit.admin.push(Admin::CreateTopic {
+                    name: "b".into(),
+                    partitions: 1,
+                    config,
+                });
+                extra = true;
+            }
+            1 => {
+                unit.admin.push(Admin::DeleteTopic { name: "b".into() });
+                extra = false;
+            }
+            _ => {}
+        }
+        units.push(unit);
+    }
+    units
+}
+
+/// What the log must say after a number of units.
+#[derive(Debug, Default, PartialEq)]
+struct Model {
+    records: BTreeMap<u32, Vec<Bytes>>,
+    start: u64,
+    rows: BTreeMap<Bytes, Bytes>,
+    extra_topic: bool,
+}
+
+fn model(units: &[Unit]) -> Model {
+    let mut model = Model::default();
+    for unit in units {
+        for append in &unit.appends {
+            let AppendData::Record { body, .. } = &append.data else {
+                panic!("records only")
+            };
+            let (at, len) = body.value_range().unwrap();
+            let value = body.as_bytes().slice(at..at + len);
+            model
+                .records
+                .entry(append.partition.0)
+                .or_default()
+                .push(value);
+        }
+        for change in &unit.tables {
+            match &change.value {
+                Some(value) => model.rows.insert(change.key.clone(), value.clone()),
+                None => model.rows.remove(&change.key),
+            };
+        }
+        for admin in &unit.admin {
+            match admin {
+                Admin::TrimTo { offset, .. } => model.start = model.start.max(*offset),
+                Admin::CreateTopic { name, .. } if name == "b" => model.extra_topic = true,
+                Admin::DeleteTopic { .. } => model.extra_topic = false,
+                _ => {}
+            }
+        }
+    }
+    if let Some(counted) = model.records.get_mut(&COUNTED.0) {
+        counted.drain(..model.start as usize);
+    }
+    model.records.retain(|_, values| !values.is_empty());
+    model
+}
+
+/// What the log says, and how many units that is.
+fn observe(log: &Log) -> Result<(usize, Model), String> {
+    let mut model = Model::default();
+    if log.topic("a").is_none() {
+        return Ok((0, model));
+    }
+    let counted = log
+        .partition(COUNTED)
+        .ok_or("the counted partition is gone")?;
+    model.start = counted.log_start_offset();
+    for id in 1..=PARTITIONS {
+        let partition = log
+            .partition(PartitionId(id))
+            .ok_or("a partition is gone")?;
+        let mut at = partition.log_start_offset();
+        let values = model.records.entry(id).or_default();
+        while at < partition.high_watermark() {
+            for record in partition
+                .records(at, 10_000)
+                .map_err(|error| format!("{error:?}"))?
+            {
+                let record = record.map_err(|error| error.to_string())?;
+                at = record.offset + 1;
+                values.push(record.value.unwrap_or_default());
+            }
+        }
+    }
+    model.records.retain(|_, values| !values.is_empty());
+    log.scan_table(TableId(16), &mut |key, value| {
+        model.rows.insert(key.clone(), value.clone());
+    });
+    model.extra_topic = log.topic("b").is_some();
+    Ok((counted.high_watermark() as usize + 1, model))
+}
+
+/// Recovers what `fs` holds and says what is wrong with it.
+fn judge(fs: &PowerCutFs, units: &[Unit], acked: usize) -> Result<(), String> {
+    let open = || Log::open(Arc::new(fs.clone()), options(None));
+    let log = open().map_err(|error| format!("not opened: {error}: {error:?}"))?;
+    let (count, seen) = observe(&log)?;
+    if count < acked {
+        return Err(format!(
+            "{acked} units were acknowledged, {count} are there"
+        ));
+    }
+    if seen != model(units.get(..count).ok_or("more than was ever submitted")?) {
+        return Err(format!("not what {count} units make"));
+    }
+    // It goes on from there.
+    if count > 0 {
+        let more = record(2, b"after".to_vec());
+        let unit = Unit {
+            appends: [more].into_iter().collect(),
+            ..Unit::default()
+        };
+        log.commit(unit)
+            .map_err(|error| format!("not writable: {error}"))?;
+    }
+    Ok(())
+}
+
+struct Image {
+    fs: PowerCutFs,
+    acked: usize,
+}
+
+/// Has images taken at about every `every`th operation of `fs`.
+fn take_images(fs: &PowerCutFs, every: u64, seed: u64, acked: &Arc<AtomicUsize>) -> Images {
+    let images: Images = Arc::default();
+    let (taken, acked, mut seed) = (Arc::clone(&images), Arc::clone(acked), Seed(seed));
+    fs.watch(move |fs| {
+        if seed.below(every) == 0 {
+            // Read first: what is acknowledged from here on need not be in the image.
+            let acked = acked.load(Ordering::SeqCst);
+            let fs = fs.cut(&mut seed);
+            taken.lock().unwrap().push(Image { fs, acked });
+        }
+    });
+    images
+}
+
+type Images = Arc<Mutex<Vec<Image>>>;
+
+/// Runs the history; gives what a power cut may leave at many moments of it.
+fn run(
+    fs: &PowerCutFs,
+    units: &[Unit],
+    seed: u64,
+    every: u64,
+    fault: Option<Fault>,
+) -> (Vec<Image>, usize) {
+    let acked = Arc::new(AtomicUsize::new(0));
+    let images = take_images(fs, every, seed, &acked);
+    let log = Log::open(Arc::new(fs.clone()), options(fault)).unwrap();
+    let mut draw = Seed(seed);
+    let mut rest = units.to_vec();
+    while !rest.is_empty() {
+        let some = rest
+            .drain(..(1 + draw.below(4) as usize).min(rest.len()))
+            .collect();
+        let counted = Arc::clone(&acked);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let done = move |results: Vec<Result<_, _>>| {
+            let count = results.iter().take_while(|result| result.is_ok()).count();
+            counted.fetch_add(count, Ordering::SeqCst);
+            sender.send(count == results.len()).unwrap_or_default();
+        };
+        log.submit(some, Box::new(done));
+        // Now and then the next ones are submitted during the sync.
+        if draw.below(3) > 0 && receiver.recv() == Ok(false) {
+            break;
+        }
+    }
+    drop(log);
+    let images = std::mem::take(&mut *images.lock().unwrap());
+    (images, acked.load(Ordering::SeqCst))
+}
+
+fn violations(images: &[Image], units: &[Unit]) -> Vec<String> {
+    images
+        .iter()
+        .filter_map(|image| judge(&image.fs, units, image.acked).err())
+        .collect()
+}
+
+#[test]
+fn every_power_cut_leaves_all_that_was_acknowledged_and_nothing_half() {
+    let (mut judged, mut under_load) = (0, 0);
+    for seed in 1..=6 {
+        println!("seed {seed}");
+        let units = history(&mut Seed(seed), 60);
+        let (images, acked) = run(&PowerCutFs::default(), &units, seed, 2, None);
+        assert_eq!(acked, units.len());
+        under_load += images.iter().filter(|image| image.acked > 1).count();
+        judged += images.len();
+        assert_eq!(violations(&images, &units), [""; 0], "seed {seed}");
+    }
+    println!("{judged} images, {under_load} with acknowledged units");
+    assert!(
+        judged >= 1000 && under_load >= 500,
+        "{judged} images, {under_load} under load"
+    );
+}
+
+#[test]
+fn a_power_cut_during_recovery_loses_nothing_either() {
+    let mut judged = 0;
+    for seed in 1..=3 {
+        let units = history(&mut Seed(seed), 40);
+        let (images, _) = run(&PowerCutFs::default(), &units, seed, 25, None);
+        for (number, image) in images.iter().enumerate() {
+            let acked = Arc::new(AtomicUsize::new(image.acked));
+            let nested = take_images(&image.fs, 6, number as u64, &acked);
+            drop(Log::open(Arc::new(image.fs.clone()), options(None)).unwrap());
+            let nested = std::mem::take(&mut *nested.lock().unwrap());
+            judged += nested.len();
+            assert_eq!(
+                violations(&nested, &units),
+                [""; 0],
+                "seed {seed}, image {number}"
+            );
+        }
+    }
+    println!("{judged} images of recoveries");
+    assert!(judged >= 200, "{judged}");
+}
+
+#[test]
+fn recovering_twice_gives_the_same_bytes() {
+    let units = history(&mut Seed(5), 60);
+    let (images, _) = run(&PowerCutFs::default(), &units, 5, 8, None);
+    let segments = |fs: &PowerCutFs| -> BTreeMap<PathBuf, Vec<u8>> {
+        let files = fs.files().into_iter();
+        files
+            .filter(|(path, _)| path.starts_with("/data/log"))
+            .collect()
+    };
+    assert!(images.len() > 20);
+    for image in images {
+        let (one, other) = (image.fs.killed(), image.fs.killed());
+        for fs in [&one, &other] {
+            drop(Log::open(Arc::new(fs.clone()), options(None)).unwrap());
+        }
+        assert_eq!(segments(&one), segments(&other));
+        drop(Log::open(Arc::new(other.clone()), options(None)).unwrap());
+        assert_eq!(
+            segments(&one),
+            segments(&other),
+            "a second recovery changes nothing"
+        );
+    }
+}
+
+#[test]
+fn the_power_cut_finds_an_answer_before_the_sync() {
+    let units = history(&mut Seed(1), 60);
+    let (images, _) = run(
+        &PowerCutFs::default(),
+        &units,
+        1,
+        4,
+        Some(Fault::AckBeforeSync),
+    );
+    let found = violations(&images, &units);
+    assert!(
+        found.iter().any(|what| what.contains("were acknowledged")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn the_power_cut_finds_a_folder_that_was_not_synced() {
+    let units = history(&mut Seed(2), 60);
+    let (images, _) = run(
+        &PowerCutFs::default(),
+        &units,
+        2,
+        4,
+        Some(Fault::SkipDirFsync),
+    );
+    assert!(!violations(&images, &units).is_empty());
+}
+
+/// A sync fails once and loses what it should have written.
+fn fail_each_sync(fault: Option<Fault>) -> (u64, Vec<String>) {
+    let units = history(&mut Seed(3), 30);
+    let (mut failed, mut found) = (0, Vec::new());
+    for number in 1.. {
+        let fs = PowerCutFs::default();
+        let (mut acked, mut images, mut seed) = (0, Vec::new(), Seed(number));
+        // The first one of all is the format file's.
+        fs.fail_sync_at(number);
+        if let Ok(log) = Log::open(Arc::new(fs.clone()), options(fault)) {
+            for unit in &units {
+                if log.commit(unit.clone()).is_err() {
+                    break;
+                }
+                acked += 1;
+                // The next checkpoint may hide what the write-ahead file lost.
+                if fs.syncs() >= number && images.len() < 4 {
+                    images.push(Image {
+                        fs: fs.cut(&mut seed),
+                        acked,
+                    });
+                }
+            }
+        }
+        if fs.syncs() < number {
+            break;
+        }
+        failed += 1;
+        images.push(Image {
+            fs: fs.cut(&mut seed),
+            acked,
+        });
+        found.extend(violations(&images, &units));
+    }
+    (failed, found)
+}
+
+#[test]
+fn a_failed_sync_stops_the_log_and_loses_nothing() {
+    let (failed, found) = fail_each_sync(None);
+    assert!(failed > 30, "{failed}");
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn the_power_cut_finds_a_sync_that_was_tried_again() {
+    let (_, found) = fail_each_sync(Some(Fault::RetryFsync));
+    assert!(
+        found.iter().any(|what| what.contains("were acknowledged")),
+        "{found:?}"
+    );
+}
+
+/// Fails the Nth operation for N = 1, 2, 3 … until none fails any more.
+fn fail_each_operation(kind: FaultKind, for_ever: bool) {
+    let units = history(&mut Seed(4), 25);
+    let mut fired = 0;
+    for number in 1.. {
+        let disk = PowerCutFs::default();
+        let inner: Arc<dyn Fs> = Arc::new(disk.clone());
+        let fs = FaultFs::new(inner, kind, number, for_ever);
+        let outcomes = Arc::new(Mutex::new(Vec::new()));
+        if let Ok(log) = Log::open(Arc::new(fs.clone()), options(None)) {
+            for unit in &units {
+                let outcomes = Arc::clone(&outcomes);
+                let done = move |mut results: Vec<_>| {
+                    outcomes.lock().unwrap().push(results.pop().unwrap());
+                };
+                log.submit(vec![unit.clone()], Box::new(done));
+            }
+            drop(log.close());
+            assert_eq!(
+                outcomes.lock().unwrap().len(),
+                units.len(),
+                "all are answered"
+            );
+        }
+        if number > fs.operations() {
+            break;
+        }
+        fired += fs.fired();
+        let outcomes = std::mem::take(&mut *outcomes.lock().unwrap());
+        check_outcomes(&disk.killed(), &units, &outcomes)
+            .unwrap_or_else(|what| panic!("{kind:?} at {number}, for ever: {for_ever}: {what}"));
+    }
+    assert!(fired > 20, "{fired} faults fired");
+}
+
+/// Committed units are there, refused ones are not, those of a log that failed may be.
+fn check_outcomes(
+    fs: &PowerCutFs,
+    units: &[Unit],
+    outcomes: &[Result<crate::Receipt, CommitError>],
+) -> Result<(), String> {
+    let open = Log::open(Arc::new(fs.clone()), options(None));
+    let log = open.map_err(|error| format!("not opened: {error}: {error:?}"))?;
+    let committed: Vec<_> = units
+        .iter()
+        .zip(outcomes)
+        .filter(|(_, outcome)| outcome.is_ok())
+        .map(|(unit, _)| unit.clone())
+        .collect();
+    let unknown: Vec<_> = units
+        .iter()
+        .zip(outcomes)
+        .filter(|(_, outcome)| matches!(outcome, Err(CommitError::Poisoned { .. })))
+        .map(|(unit, _)| unit.clone())
+        .collect();
+    let (_, seen) = observe(&log)?;
+    let mut possible = committed;
+    if seen == model(&possible) {
+        return Ok(());
+    }
+    for unit in unknown {
+        possible.push(unit);
+        if seen == model(&possible) {
+            return Ok(());
+        }
+    }
+    Err(format!(
+        "neither what was committed nor what may have been: {seen:?}"
+    ))
+}
+
+#[test]
+fn each_failing_operation_leaves_what_was_acknowledged() {
+    fail_each_operation(FaultKind::Io, false);
+}
+
+#[test]
+fn each_operation_from_which_all_fail_leaves_what_was_acknowledged() {
+    fail_each_operation(FaultKind::Io, true);
+}
+
+#[test]
+fn each_short_write_is_continued() {
+    fail_each_operation(FaultKind::ShortWrite, false);
+    fail_each_operation(FaultKind::ShortWrite, true);
+}
+
+#[test]
+fn each_interrupted_call_is_repeated() {
+    fail_each_operation(FaultKind::Interrupted, false);
+}
+
+#[test]
+fn each_full_disk_refuses_cleanly() {
+    fail_each_operation(FaultKind::Full, false);
+    fail_each_operation(FaultKind::Full, true);
+}
