@@ -304,7 +304,10 @@ impl http_body::Body for Stream {
         let broken = match piece {
             Some(Piece::Documents(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
             Some(Piece::End) => None,
-            Some(Piece::Failed(refusal)) => Some(BrokenOff::Refused(refusal)),
+            Some(Piece::Failed(refusal)) => {
+                tracing::warn!(%refusal, "a query failed half-way, its answer is cut");
+                Some(BrokenOff::Refused(refusal))
+            }
             None => Some(BrokenOff::Gone),
         };
         self.over = true;

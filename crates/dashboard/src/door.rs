@@ -26,10 +26,11 @@ const SCRAPES_MAX: usize = 2;
 
 /// The HTTP door before `system`. All but the open paths want `Authorization: Bearer` with `key`.
 pub fn router(system: Arc<dyn System>, key: Secret) -> Router {
-    router_with(system, key, CALL_TIME_MAX)
+    router_within(system, key, CALL_TIME_MAX)
 }
 
-pub(crate) fn router_with(system: Arc<dyn System>, key: Secret, call_time_max: Duration) -> Router {
+/// As [`router`], with another bound on the time until an answer begins.
+pub fn router_within(system: Arc<dyn System>, key: Secret, call_time_max: Duration) -> Router {
     let door = Arc::new(Door {
         system,
         key,
@@ -144,7 +145,7 @@ async fn let_pass(State(door): State<Arc<Door>>, request: Request, next: Next) -
         Err(_) => {
             let message = format!(
                 "no answer within {} s: too much is asked at once; try again, with less",
-                door.call_time_max.as_secs()
+                door.call_time_max.as_secs_f32()
             );
             Problem::not_now(message).into_response()
         }

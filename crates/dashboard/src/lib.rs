@@ -31,7 +31,7 @@ mod secret;
 pub mod system;
 pub mod topics;
 
-pub use door::router;
+pub use door::{router, router_within};
 pub use secret::Secret;
 pub use system::{
     CreateTopic, Fetch, FetchStart, Fetched, Find, GroupDetail, GroupOffset, GroupSummary,
