@@ -221,8 +221,7 @@ impl Decoder {
             Some(version) if self.connected => version,
             _ => {
                 let connect = Connect::decode(body, &mut self.version)?;
-                // What is left over is refused before the next packet is awaited.
-                self.connected = body.is_empty();
+                self.connected = true;
                 return Ok(Packet::Connect(Box::new(connect)));
             }
         };

@@ -6,6 +6,7 @@
 mod arbitrary;
 mod bad_inputs;
 mod bytes_by_hand;
+mod cannot_be_written;
 mod round_trip;
 mod stream;
 
