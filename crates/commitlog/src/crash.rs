@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -527,4 +528,62 @@ fn each_interrupted_call_is_repeated() {
 fn each_full_disk_refuses_cleanly() {
     fail_each_operation(FaultKind::Full, false);
     fail_each_operation(FaultKind::Full, true);
+}
+
+/// Commits one record, again and again until it is taken.
+fn commit_until_taken(log: &Log) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let more = record(1, vec![b'x'; 3000]);
+        let unit = Unit {
+            appends: [more].into_iter().collect(),
+            ..Unit::default()
+        };
+        match log.commit(unit) {
+            Ok(_) => return,
+            Err(refused) => assert!(Instant::now() < deadline, "still {refused}"),
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_appends_serves_readers_and_recovers_by_itself() {
+    let disk = PowerCutFs::default();
+    let fs = FaultFs::new(Arc::new(disk.clone()), FaultKind::Full, u64::MAX, false);
+    let log = Log::open(Arc::new(fs.clone()), options(None)).unwrap();
+    for unit in history(&mut Seed(1), 0) {
+        log.commit(unit).unwrap();
+    }
+    commit_until_taken(&log);
+    // A frame that is synced waits for its segment, so nobody waits for answers here.
+    fs.break_now();
+    let (sender, outcomes) = std::sync::mpsc::channel();
+    while !log.stats().full {
+        let more = record(1, vec![b'x'; 3000]);
+        let unit = Unit {
+            appends: [more].into_iter().collect(),
+            ..Unit::default()
+        };
+        let sender = sender.clone();
+        let done = move |results: Vec<Result<_, _>>| sender.send(results).unwrap_or_default();
+        log.submit(vec![unit.clone(), unit], Box::new(done));
+        std::thread::yield_now();
+    }
+    let partition = log.partition(COUNTED).unwrap();
+    assert!(!partition.read(0, 100).unwrap().is_empty(), "readers go on");
+    assert!(!log.stats().failed);
+    fs.heal();
+    commit_until_taken(&log);
+    assert!(!log.stats().full);
+    drop(sender);
+    let committed = outcomes.iter().flatten().filter(Result::is_ok).count() as u64;
+    assert_eq!(
+        partition.high_watermark(),
+        committed + 2,
+        "what was refused is not there"
+    );
+    let end = log.partition(COUNTED).unwrap().high_watermark();
+    log.close().unwrap();
+    let log = Log::open(Arc::new(disk), options(None)).unwrap();
+    assert_eq!(log.partition(COUNTED).unwrap().high_watermark(), end);
 }

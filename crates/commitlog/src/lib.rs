@@ -48,6 +48,6 @@ pub use topics::{
     validate_name,
 };
 pub use unit::{
-    Admin, Append, AppendData, CommitError, Lane, PartitionId, Position, Receipt, TableChange, TableId,
-    Unit,
+    Admin, Append, AppendData, CommitError, Lane, PartitionId, Position, Receipt, TableChange,
+    TableId, Unit,
 };

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{Entry, File, Fs, Open, Space};
 
@@ -36,13 +36,19 @@ struct Plan {
     for_ever: bool,
     operations: AtomicU64,
     fired: AtomicU64,
+    healed: AtomicBool,
+    broken: AtomicBool,
 }
 
 impl Plan {
     /// Counts an operation and says whether it is to fail.
     fn fails(&self, operation: Operation) -> Option<FaultKind> {
         let number = self.operations.fetch_add(1, Ordering::AcqRel) + 1;
-        let due = number == self.at || (self.for_ever && number > self.at);
+        let broken = self.broken.load(Ordering::Acquire);
+        let due = broken || number == self.at || (self.for_ever && number > self.at);
+        if self.healed.load(Ordering::Acquire) {
+            return None;
+        }
         let fits = match self.kind {
             FaultKind::Io => true,
             FaultKind::Full => matches!(operation, Operation::Write | Operation::NeedsSpace),
@@ -79,16 +85,31 @@ impl FaultFs {
     /// Operation number `at`, counted from 1, fails; all from there on if `for_ever`.
     pub fn new(inner: Arc<dyn Fs>, kind: FaultKind, at: u64, for_ever: bool) -> Self {
         let (operations, fired) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (healed, broken) = (AtomicBool::new(false), AtomicBool::new(false));
+        let plan = Plan {
+            kind,
+            at,
+            for_ever,
+            operations,
+            fired,
+            healed,
+            broken,
+        };
         Self {
             inner,
-            plan: Arc::new(Plan {
-                kind,
-                at,
-                for_ever,
-                operations,
-                fired,
-            }),
+            plan: Arc::new(plan),
         }
+    }
+
+    /// From now on nothing fails any more.
+    pub fn heal(&self) {
+        self.plan.healed.store(true, Ordering::Release);
+    }
+
+    /// From now on everything that can fails, whatever `at` said.
+    pub fn break_now(&self) {
+        self.plan.broken.store(true, Ordering::Release);
+        self.plan.healed.store(false, Ordering::Release);
     }
 
     /// Operations so far.
