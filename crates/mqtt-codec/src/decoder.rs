@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_packet_from_many_reads_keeps_no_room_beyond_itself() {
         let (mut decoder, wire) = (connected(), large());
-        let mut read_bytes = (0..wire.len()).step_by(4096).peekable();
+        let mut read_bytes = (0..wire.len()).step_by(3000).peekable();
         while let Some(at) = read_bytes.next() {
             let mut read = wire.slice(at..read_bytes.peek().map_or(wire.len(), |end| *end));
             let packet = decoder.decode_read(&mut read);

@@ -414,6 +414,7 @@ fn publish_that_is_cut_or_contradicts_itself() {
             "ends before the Property Length",
         ),
         ("30 03 0050 'a'", 0x81, "topic past the end"),
+        ("30 03 0002 'a'", 0x81, "topic one byte past the end"),
         ("30 01 00", 0x81, "half a length"),
         ("30 00", 0x81, "nothing"),
         ("36 06 0001 'a' 0001 00", 0x81, "[MQTT-3.3.1-4]"),
@@ -447,6 +448,7 @@ fn publish_that_is_cut_or_contradicts_itself() {
     }
     // MQTT 3.1.1: no alias could stand in.
     assert_eq!(refusal(server(V311), "30 02 0000"), DecodeError::NoTopic);
+    assert_eq!(refusal(server(V311), "38"), DecodeError::DupAtMostOnce);
     // MQTT 3.1 does not forbid DUP at QoS 0.
     assert!(decode_one(server(V31), &hex("38 03 0001 'a'")).is_ok());
     // From a server it may, but not zero (3.8.2.1.2).

@@ -379,6 +379,38 @@ fn publish_head_is_all_but_the_payload() {
 }
 
 #[test]
+fn remaining_length_takes_the_fewest_bytes() {
+    // [MQTT-1.5.5-1], the borders of table 1-1.
+    for (remaining, head) in [
+        (127, "30 7f"),
+        (128, "30 8001"),
+        (16_383, "30 ff7f"),
+        (16_384, "30 808001"),
+        (2_097_151, "30 ffff7f"),
+        (2_097_152, "30 80808001"),
+    ] {
+        let payload = Bytes::from(vec![0; remaining - 3]);
+        let packet = Publish {
+            payload,
+            ..publish(Delivery::AtMostOnce, "t", b"")
+        };
+        let mut out = bytes::BytesMut::new();
+        packet.encode_head(V311, &mut out).unwrap();
+        assert_eq!(
+            out.freeze(),
+            hex(&format!("{head} 0001 't'")),
+            "{remaining}"
+        );
+        let mut decoder = headwater_mqtt_codec::Decoder::for_client(V311, 1 << 22);
+        let wire = encode_one(&Packet::Publish(packet.clone()), V311);
+        assert_eq!(
+            decoder.decode(&mut wire.clone()),
+            Ok(Some(Packet::Publish(packet)))
+        );
+    }
+}
+
+#[test]
 fn a_view_says_its_own_expiry_alias_and_subscriptions() {
     let properties = PublishProperties {
         message_expiry_interval: Some(100),
