@@ -12,8 +12,12 @@ use tokio::sync::watch;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let dir = arguments.next().context("usage: kafka_only DIR [ADDRESS]")?;
-    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:9092".to_owned());
+    let dir = arguments
+        .next()
+        .context("usage: kafka_only DIR [ADDRESS]")?;
+    let address = arguments
+        .next()
+        .unwrap_or_else(|| "127.0.0.1:9092".to_owned());
 
     let log = Log::open(Arc::new(RealFs), headwater_commitlog::Options::new(dir))?;
     let host = Arc::new(Alone(log.clone()));

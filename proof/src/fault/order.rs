@@ -3,7 +3,8 @@
 //!
 //! Two observations of one run under strace, each sync made slow:
 //! * no acknowledgement comes sooner after its message than one sync takes;
-//! * each file and folder that is made in the log is made durable by a sync of the folder it stands in.
+//! * each file and folder that is made in the log, and not removed again, is made durable by a sync of the folder it
+//!   stands in, at the latest when the program has ended in peace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -40,7 +41,7 @@ pub fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let trace = folder.join("strace.log");
     let options = [
         "-e".to_owned(),
-        "trace=openat,mkdir,mkdirat,rename,renameat,renameat2,fsync,fdatasync".to_owned(),
+        "trace=openat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,fsync,fdatasync".to_owned(),
         "-e".to_owned(),
         format!("inject=fsync,fdatasync:delay_enter={SYNC_MICROS}"),
     ];
@@ -50,7 +51,7 @@ pub fn run(bench: &Bench) -> anyhow::Result<Findings> {
     trial.publish(60)?;
     let events = trial.recorder.events()?;
     let mut watch = trial.stop_clients()?;
-    watch.program.kill()?;
+    watch.program.stop()?;
 
     let mut findings = Findings::default();
     latencies(&events, &mut findings);
@@ -98,6 +99,10 @@ fn entries(trace: &str, data: &Path) -> (usize, BTreeSet<String>) {
         if let Some(path) = made(line).filter(|path| is_durable(path, data)) {
             if seen.insert(path.to_owned()) {
                 unsynced.insert(path.to_owned());
+            }
+        } else if line.contains(" unlink") || line.contains(" rmdir") {
+            if let Some(path) = line.split('"').nth(1) {
+                unsynced.remove(path);
             }
         } else if line.contains("fsync(") || line.contains("fdatasync(") {
             // "fsync(7</data/wal>) = 0": -y names the descriptor's path.
@@ -165,6 +170,14 @@ mod tests {
         assert_eq!(
             entries_of(&[OPEN, "7 1.1 fsync(6</d/wal>) = -1 EIO (Input/output error)"]),
             lost
+        );
+    }
+
+    #[test]
+    fn file_that_is_removed_again_needs_no_sync() {
+        assert_eq!(
+            entries_of(&[OPEN, r#"7 1.1 unlink("/d/wal/1") = 0"#]),
+            (1, vec![])
         );
     }
 
