@@ -152,6 +152,10 @@ impl Writer {
             // Numbers given out in what was undone are void.
             self.numbers = Numbers::default();
             self.failed = matches!(error, InsertError::Failed(_));
+            if matches!(error, InsertError::Full) {
+                // What the write-ahead file holds may still find its place, and leave room in it.
+                self.checkpoint()?;
+            }
             return result;
         }
         self.bytes_unchecked += batch.bytes();

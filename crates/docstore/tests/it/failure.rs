@@ -155,3 +155,53 @@ fn syncing_before_anything_is_written_is_no_error() {
     fixture.writer.sync().unwrap();
     fixture.writer.sync().unwrap();
 }
+
+#[test]
+#[ignore = "needs HEADWATER_SMALL_DISK, the mount point of an empty tmpfs of 6 MiB"]
+fn a_full_disk_refuses_reads_on_and_recovers_by_itself() {
+    let disk = PathBuf::from(std::env::var("HEADWATER_SMALL_DISK").unwrap());
+    let ballast = disk.join("ballast");
+    fs::write(&ballast, vec![1; 2 << 20]).unwrap();
+    let store = Store::open(&disk.join("store"), Options::default()).unwrap();
+    let (mut writer, mut reader) = (store.writer().unwrap(), store.reader().unwrap());
+    let payload = vec![b'x'; 1000];
+    let mut batch = Batch::new();
+    let mut written = 0;
+    let mut fill = |writer: &mut headwater_docstore::Writer, written: &mut u64| loop {
+        batch.clear();
+        for _ in 0..100 {
+            let offset = *written + batch.len() as u64;
+            batch.push(
+                &collection(),
+                &Facts {
+                    payload: Some(&payload),
+                    ..facts(offset)
+                },
+            );
+        }
+        match writer.insert(&batch, &[]) {
+            Ok(_) => *written += batch.len() as u64,
+            Err(error) => break error,
+        }
+        assert!(*written < 100_000, "it is never full");
+    };
+    let error = fill(&mut writer, &mut written);
+    assert!(matches!(error, InsertError::Full), "{error:?}");
+    let count = |reader: &mut headwater_docstore::Reader| {
+        find(reader, &Query::default(), &Bounds::default())
+            .unwrap()
+            .len() as u64
+    };
+    assert_eq!(count(&mut reader), written);
+    writer.sync().unwrap();
+
+    fs::remove_file(ballast).unwrap();
+    let before = written;
+    let error = fill(&mut writer, &mut written);
+    assert!(matches!(error, InsertError::Full), "{error:?}");
+    assert!(written > before, "with space again it goes on");
+    assert_eq!(count(&mut reader), written);
+    drop((writer, reader, store));
+    let store = Store::open(&disk.join("store"), Options::default()).unwrap();
+    assert_eq!(count(&mut store.reader().unwrap()), written);
+}
