@@ -40,8 +40,14 @@ fn main() -> Result<()> {
 
 fn query(verb: &str, text: &str) -> Result<Query> {
     Ok(match verb {
-        "filter" => Query { filter: Filter::parse(text)?, ..Query::default() },
-        "sort" => Query { sort: Sort::parse(text)?, ..Query::default() },
+        "filter" => Query {
+            filter: Filter::parse(text)?,
+            ..Query::default()
+        },
+        "sort" => Query {
+            sort: Sort::parse(text)?,
+            ..Query::default()
+        },
         other => anyhow::bail!("{other} is no verb"),
     })
 }
@@ -58,7 +64,11 @@ fn answer(reader: &mut Reader, namespace: &Namespace, query: &Query) -> Result<V
 
 fn facts(offset: u64, payload: &str) -> Facts<'_> {
     Facts {
-        position: Position { topic: Uuid::from_u128(1), partition: 0, offset },
+        position: Position {
+            topic: Uuid::from_u128(1),
+            partition: 0,
+            offset,
+        },
         kafka_topic: "mqtt",
         ts_ms: 0,
         topic: None,

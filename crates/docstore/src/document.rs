@@ -137,6 +137,21 @@ impl Batch {
         self.kafka_topics.clear();
     }
 
+    /// The documents as `find` will give them, each one line without its end.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.entries().map(|entry| {
+            let head = Head {
+                position: entry.position,
+                topic: entry.topic,
+                ts_ms: entry.ts_ms,
+                kafka_topic: entry.kafka_topic,
+            };
+            let mut line = String::with_capacity(entry.body.len() + 256);
+            head.push_document(&mut line, entry.body);
+            line
+        })
+    }
+
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         self.rows.iter().filter_map(|row| {
             Some(Entry {
@@ -334,16 +349,7 @@ mod tests {
     fn document(facts: &Facts<'_>) -> String {
         let mut batch = Batch::new();
         batch.push(&Namespace::parse("a.b").unwrap(), facts);
-        let entry = batch.entries().next().unwrap();
-        let head = Head {
-            position: entry.position,
-            topic: entry.topic,
-            ts_ms: entry.ts_ms,
-            kafka_topic: entry.kafka_topic,
-        };
-        let mut text = String::new();
-        head.push_document(&mut text, entry.body);
-        text
+        batch.lines().next().unwrap()
     }
 
     #[test]
