@@ -8,9 +8,13 @@ use headwater_commitlog::{Log, fs::RealFs};
 use headwater_kafka_server::{Alone, KafkaServer, Options};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .init();
     let mut arguments = std::env::args().skip(1);
     let dir = arguments
         .next()

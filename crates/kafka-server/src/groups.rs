@@ -294,7 +294,7 @@ impl Groups {
             std::mem::take(&mut *waiting)
         };
         for (index, write, ok) in outcomes {
-            self.turn(index, |shard, now, effects| {
+            self.quiet_turn(index, |shard, now, effects| {
                 shard.coordinator.persisted(now, write, ok, effects);
             });
         }
@@ -304,16 +304,14 @@ impl Groups {
     fn tick(&self) -> u64 {
         let topics = self.log.topics();
         let exists = |id| topics.partition(id).is_some();
-        let mut next = u64::MAX;
-        for index in 0..self.shards.len() {
-            self.turn(index, |shard, now, effects| {
+        let deadlines = (0..self.shards.len()).map(|index| {
+            self.quiet_turn(index, |shard, now, effects| {
                 if shard.coordinator.deadline() <= now.mono_ms {
                     shard.coordinator.tick(now, &exists, effects);
                 }
-                next = next.min(shard.coordinator.deadline());
-            });
-        }
-        next
+            })
+        });
+        deadlines.min().unwrap_or(u64::MAX)
     }
 
     /// Hands one request over; the future waits for its answer, `None` if there will be none.
@@ -332,18 +330,25 @@ impl Groups {
     }
 
     fn turn(&self, index: usize, input: impl FnOnce(&mut Shard, Now, &mut Vec<Effect>)) {
-        let mut effects = Vec::new();
-        let deadline = {
-            let mut shard = self.lock(index);
-            input(&mut shard, self.now(), &mut effects);
-            for effect in effects {
-                self.carry_out(index, &mut shard, effect);
-            }
-            shard.coordinator.deadline()
-        };
+        let deadline = self.quiet_turn(index, input);
         if deadline < self.next_wake_ms.load(Ordering::SeqCst) {
             self.wake.notify_one();
         }
+    }
+
+    /// As `turn`, for the driver, which need not be woken; the shard's next deadline.
+    fn quiet_turn(
+        &self,
+        index: usize,
+        input: impl FnOnce(&mut Shard, Now, &mut Vec<Effect>),
+    ) -> u64 {
+        let mut effects = Vec::new();
+        let mut shard = self.lock(index);
+        input(&mut shard, self.now(), &mut effects);
+        for effect in effects {
+            self.carry_out(index, &mut shard, effect);
+        }
+        shard.coordinator.deadline()
     }
 
     fn carry_out(&self, index: usize, shard: &mut Shard, effect: Effect) {

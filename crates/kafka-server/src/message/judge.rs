@@ -41,7 +41,7 @@ where
         reader.set_version(version, key.is_flexible(version));
         let back = Ours::decode(&mut reader)
             .unwrap_or_else(|error| panic!("{key:?} {version}: {error}\n{ours:?}"));
-        assert_eq!(reader.end_of_frame(), Ok(()), "{key:?} {version}");
+        assert_eq!(reader.left_over(), 0, "{key:?} {version}");
         assert_eq!(
             encoded(&back, key, version),
             wire,

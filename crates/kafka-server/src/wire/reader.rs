@@ -30,8 +30,6 @@ pub enum DecodeError {
     Text,
     #[error("null where a value is needed")]
     UnexpectedNull,
-    #[error("{count} bytes are left over after the request")]
-    LeftOver { count: usize },
     #[error("API key {key} is unknown")]
     UnknownKey { key: i16 },
     #[error("version {version} of API {key} is not served")]
@@ -199,10 +197,8 @@ impl Reader {
         Ok(())
     }
 
-    pub(crate) fn end_of_frame(&self) -> Result<(), DecodeError> {
-        match self.bytes.len() {
-            0 => Ok(()),
-            count => Err(DecodeError::LeftOver { count }),
-        }
+    #[cfg(test)]
+    pub(crate) fn left_over(&self) -> usize {
+        self.bytes.len()
     }
 }
