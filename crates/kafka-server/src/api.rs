@@ -132,7 +132,7 @@ pub(crate) struct Header {
 /// A frame, understood as far as it can be answered.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Frame {
-    Request(Header, Request),
+    Request(Header, Box<Request>),
     /// An ApiVersions request of a version we do not know: answered with error 35 in the form of
     /// version 0, from which the client learns what we do know (KIP-511).
     ApiVersionsUnknown {
@@ -173,7 +173,7 @@ impl Frame {
                 correlation_id,
                 client_id,
             },
-            request,
+            Box::new(request),
         ))
     }
 }

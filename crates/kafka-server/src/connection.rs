@@ -162,24 +162,25 @@ impl Connection {
             return self.take_bare_token(&bytes).await;
         }
         match Frame::decode(bytes).map_err(ConnectionError::Malformed)? {
-            Frame::Request(header, Request::Produce(request)) => {
-                let call = self.call(&header);
-                let produced = call.produce(request).await;
-                self.in_flight.push_back(Box::pin(async move {
-                    let is_silent = produced.is_silent;
-                    let response = produced.settled().await;
-                    if is_silent {
-                        Vec::new()
-                    } else {
-                        encode_response(&header, &response)
-                    }
-                }));
-                Ok(())
-            }
-            Frame::Request(header, request) => {
-                self.drain().await?;
-                self.answer(&header, request).await
-            }
+            Frame::Request(header, request) => match *request {
+                Request::Produce(request) => {
+                    let produced = self.call(&header).produce(request).await;
+                    self.in_flight.push_back(Box::pin(async move {
+                        let is_silent = produced.is_silent;
+                        let response = produced.settled().await;
+                        if is_silent {
+                            Vec::new()
+                        } else {
+                            encode_response(&header, &response)
+                        }
+                    }));
+                    Ok(())
+                }
+                request => {
+                    self.drain().await?;
+                    self.answer(&header, request).await
+                }
+            },
             Frame::ApiVersionsUnknown { correlation_id } => {
                 self.drain().await?;
                 let key = ApiKey::ApiVersions;

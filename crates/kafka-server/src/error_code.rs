@@ -9,12 +9,12 @@ use headwater_commitlog::{CommitError, ReadError};
 use crate::wire::{DecodeError, Reader, Wire, Writer};
 
 macro_rules! error_codes {
-    ($($name:ident = $code:literal,)*) => {
+    ($($(#[$attribute:meta])? $name:ident = $code:literal,)*) => {
         /// An error code of the protocol; `None` is success.
-        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
         #[repr(i16)]
         pub enum ErrorCode {
-            $($name = $code),*
+            $($(#[$attribute])? $name = $code),*
         }
 
         impl ErrorCode {
@@ -34,6 +34,7 @@ macro_rules! error_codes {
 
 error_codes! {
     UnknownServerError = -1,
+    #[default]
     None = 0,
     OffsetOutOfRange = 1,
     CorruptMessage = 2,
@@ -93,12 +94,6 @@ impl ErrorCode {
     }
 }
 
-impl Default for ErrorCode {
-    fn default() -> Self {
-        Self::None
-    }
-}
-
 impl Wire for ErrorCode {
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self::from_wire(reader.i16()?).unwrap_or(Self::UnknownServerError))
@@ -132,7 +127,7 @@ impl From<&CommitError> for ErrorCode {
             CommitError::OutOfOrderSequence { .. } => Self::OutOfOrderSequenceNumber,
             CommitError::InvalidProducerEpoch { .. } => Self::InvalidProducerEpoch,
             CommitError::TooLarge { .. } => Self::MessageTooLarge,
-            CommitError::BadReference { .. } => Self::UnknownServerError,
+            CommitError::BadReference { .. } | CommitError::LaneBroken => Self::UnknownServerError,
         }
     }
 }

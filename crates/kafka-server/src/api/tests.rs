@@ -22,10 +22,10 @@ fn api_versions_3_is_read_with_its_flexible_header() {
         correlation_id: 7,
         client_id: Some(Text::from("c")),
     };
-    let request = Request::ApiVersions(ApiVersionsRequest {
+    let request = Box::new(Request::ApiVersions(ApiVersionsRequest {
         client_software_name: Text::from("a"),
         client_software_version: Text::from("b"),
-    });
+    }));
     assert_eq!(
         Frame::decode(frame.into()),
         Ok(Frame::Request(header, request))
@@ -90,10 +90,10 @@ fn arrays_of_wide_structs_are_held_to_the_allowance() {
     frame.push(0);
     let mut count = topics + 1;
     while count >= 0x80 {
-        frame.push((count & 0x7f) as u8 | 0x80);
+        frame.push(count.to_le_bytes()[0] | 0x80);
         count >>= 7;
     }
-    frame.push(count as u8);
+    frame.push(count.to_le_bytes()[0]);
     frame.extend(std::iter::repeat_n([1, 0], topics as usize).flatten());
     frame.extend([0, 0, 0, 0]);
     let length = frame.len();
@@ -109,7 +109,7 @@ fn bytes_left_over_are_passed_over_as_kafka_does() {
     let frame = [header(16, 0), vec![0, 0, 0]].concat();
     assert!(matches!(
         Frame::decode(frame.into()),
-        Ok(Frame::Request(_, Request::ListGroups(_)))
+        Ok(Frame::Request(_, request)) if matches!(*request, Request::ListGroups(_))
     ));
 }
 

@@ -18,6 +18,9 @@ use crate::message::{
 };
 use crate::wire::Text;
 
+/// A refusal of one partition's batches, with its sentence where there is one.
+type Refused = (ErrorCode, Option<Text>);
+
 type Outcomes = Vec<Result<Receipt, CommitError>>;
 
 /// A Produce request whose batches the log has; its answer waits for the disk.
@@ -119,7 +122,7 @@ impl Call<'_> {
         acks: i16,
         name: &Text,
         data: ProducePartition,
-    ) -> Result<(Arc<Partition>, Vec<ValidBatch>), (ErrorCode, Option<Text>)> {
+    ) -> Result<(Arc<Partition>, Vec<ValidBatch>), Refused> {
         if !(-1..=1).contains(&acks) {
             return Err((ErrorCode::InvalidRequiredAcks, None));
         }
