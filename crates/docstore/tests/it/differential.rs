@@ -167,7 +167,7 @@ fn fill(fixture: &mut Fixture, payloads: &[String]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn find_is_the_evaluator_over_all_documents(

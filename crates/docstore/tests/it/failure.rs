@@ -60,9 +60,8 @@ fn damage_inside_is_an_error_not_an_answer() {
     let (from, to) = (20 * 4096, bytes.len());
     bytes[from..to].fill(0xAA);
     fs::write(volume(folder.path()), bytes).unwrap();
-    let Ok(store) = Store::open(folder.path(), Options::default()) else {
-        return;
-    };
+    // The tables' roots lie at the front and are whole, so it opens; the damage is met later.
+    let store = Store::open(folder.path(), Options::default()).unwrap();
     let mut reader = store.reader().unwrap();
     let error = find(&mut reader, &Query::default(), &Bounds::default()).unwrap_err();
     assert!(error.to_string().contains("is damaged"), "{error}");
