@@ -166,9 +166,16 @@ impl Filter {
 
     /// Whether every topic that `other` takes is taken by this filter too. Exact.
     pub fn covers(&self, other: &Self) -> bool {
-        // One more than `other`'s own levels stands for "at least one more".
         let mine = &self.levels;
         let theirs = &other.levels;
+        // A topic is never empty, so the open end of `#` and of `/#` takes at least one level, which
+        // a `+` can stand for: `+/#` covers `#`, but `a/+/#` does not cover `a/#`.
+        let nothing_before = match &**theirs {
+            [] => true,
+            [Level::Text(text)] => text.is_empty(),
+            _ => false,
+        };
+        let owes_a_level = other.open && nothing_before;
         for (place, level) in mine.iter().enumerate() {
             let covered = match (level, theirs.get(place)) {
                 (Level::Text(text), Some(Level::Text(other))) => text == other,
@@ -177,9 +184,7 @@ impl Filter {
                     place > 0 || !other.starts_with('$')
                 }
                 (Level::Any { .. }, Some(Level::Any { .. })) => true,
-                // `#` alone takes at least one level, as `+/#` does: the only place where an
-                // open end has a level to give away.
-                (Level::Any { .. }, None) => place == 0 && other.open,
+                (Level::Any { .. }, None) => place == theirs.len() && owes_a_level,
                 (Level::Text(_), None) => false,
             };
             if !covered {
@@ -347,6 +352,9 @@ mod tests {
             ("#", "$SYS/#", false),
             ("+/#", "#", true),
             ("+/+/#", "#", false),
+            ("/+/#", "/#", true),
+            ("/+/+/#", "/#", false),
+            ("/+/#", "+/#", false),
             ("a/#", "a", true),
             ("a/#", "a/+", true),
             ("a/+/#", "a/#", false),
