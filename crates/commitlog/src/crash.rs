@@ -21,8 +21,8 @@ use bytes::Bytes;
 use crate::fs::{FaultFs, FaultKind, Fs, PowerCutFs, Seed};
 use crate::record::RecordBody;
 use crate::{
-    Admin, Append, AppendData, CommitError, Fault, Log, Options, PartitionId, TableChange, TableId,
-    TopicConfig, Unit,
+    Admin, Append, AppendData, CommitError, Durability, Fault, Log, Options, PartitionId,
+    TableChange, TableId, TopicConfig, Unit,
 };
 
 /// The partition that every unit writes its number to.
@@ -298,6 +298,27 @@ fn every_power_cut_leaves_all_that_was_acknowledged_and_nothing_half() {
         judged >= 1000 && under_load >= 500,
         "{judged} images, {under_load} under load"
     );
+}
+
+#[test]
+fn without_syncs_a_power_cut_takes_the_newest_but_leaves_nothing_half() {
+    for durability in [Durability::Os, Durability::Interval { interval_ms: 1 }] {
+        let units = history(&mut Seed(7), 60);
+        let fs = PowerCutFs::default();
+        let images = take_images(&fs, 3, 7, &Arc::default());
+        let options = Options {
+            durability,
+            ..options(None)
+        };
+        let log = Log::open(Arc::new(fs.clone()), options).unwrap();
+        units
+            .iter()
+            .for_each(|unit| drop(log.commit(unit.clone()).unwrap()));
+        drop(log);
+        let images = std::mem::take(&mut *images.lock().unwrap());
+        assert!(images.len() > 50, "{}", images.len());
+        assert_eq!(violations(&images, &units), [""; 0], "{durability:?}");
+    }
 }
 
 #[test]
