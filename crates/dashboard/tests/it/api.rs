@@ -91,13 +91,17 @@ async fn a_query_that_is_refused_at_once_has_its_status() {
 
 #[tokio::test]
 async fn a_query_that_fails_half_way_breaks_the_answer_off() {
-    let system = Arc::new(Fake {
-        fails_after: Some(9_000),
-        ..with_documents(10_000)
-    });
-    let response = stream(&system, "").await;
-    assert_eq!(response.status(), StatusCode::OK);
-    assert!(to_bytes(response.into_body(), usize::MAX).await.is_err());
+    for panics_half_way in [false, true] {
+        let fails_after = Some(9_000);
+        let system = Arc::new(Fake {
+            fails_after,
+            panics_half_way,
+            ..with_documents(10_000)
+        });
+        let response = stream(&system, "").await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(to_bytes(response.into_body(), usize::MAX).await.is_err());
+    }
 }
 
 #[tokio::test]

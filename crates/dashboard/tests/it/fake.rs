@@ -25,6 +25,8 @@ pub(crate) struct Fake {
     /// After so many documents `find` refuses.
     pub(crate) fails_after: Option<usize>,
     pub(crate) panics: bool,
+    /// It panics where it would refuse.
+    pub(crate) panics_half_way: bool,
     /// `count` waits while a test holds it.
     pub(crate) gate: Mutex<()>,
     pub(crate) handed_over: AtomicUsize,
@@ -90,6 +92,7 @@ impl System for Fake {
             .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap());
         for (index, document) in self.documents.iter().take(limit).enumerate() {
             if self.fails_after == Some(index) {
+                assert!(!self.panics_half_way, "as asked");
                 return Err(Refusal::new(RefusalKind::Unavailable, "it scans too much"));
             }
             self.handed_over.fetch_add(1, Ordering::Relaxed);
