@@ -30,6 +30,8 @@ mod rows;
 mod session;
 mod shard;
 mod shared;
+#[cfg(test)]
+mod simulator;
 mod timers;
 mod tree;
 

@@ -142,7 +142,6 @@ fn flags(qos: QoS, retain: bool, ids: &[SubscriptionId]) -> u8 {
 
 pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
-        #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
         out.put_u8((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
@@ -348,7 +347,6 @@ fn encode(out: &mut SmallVec<[u8; 48]>, base: Base, owed: &Owed) {
     let mut put = |value: u64| {
         let mut value = value;
         while value >= 0x80 {
-            #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
             out.push((value & 0x7f) as u8 | 0x80);
             value >>= 7;
         }

@@ -198,7 +198,7 @@ impl Restore {
         }
         session.subscriptions = subscriptions;
         session.inbound = parts.inbound.into_iter().map(|id| (id, true)).collect();
-        session.last_sequence = parts.floor.front.saturating_sub(1);
+        session.next_sequence = parts.floor.front;
         for (id, row) in parts.outbound {
             let progress = if row.released {
                 Progress::Released
@@ -279,7 +279,7 @@ impl Restore {
 
 /// One message a restored Session was owed, if it still is.
 fn owe(session: &mut Session, floor: &Floor, ids: &BTreeMap<u64, u16>, owed: Owed) {
-    session.last_sequence = session.last_sequence.max(owed.sequence);
+    session.next_sequence = session.next_sequence.max(owed.sequence + 1);
     if !floor.is_owed(owed.sequence) {
         return;
     }

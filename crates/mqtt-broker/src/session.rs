@@ -93,8 +93,8 @@ pub(crate) struct Session {
     /// In flight since an earlier connection, to be sent again on this one, in order.
     pub(crate) resend: VecDeque<u16>,
     pub(crate) owed: OwedQueue,
-    /// The highest owed sequence it has seen.
-    pub(crate) last_sequence: u64,
+    /// Behind the highest owed sequence it has seen.
+    pub(crate) next_sequence: u64,
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) queue_bytes: u64,
     pub(crate) loaded: VecDeque<Loaded>,
@@ -126,7 +126,7 @@ impl Session {
             last_id: 0,
             resend: VecDeque::new(),
             owed: OwedQueue::default(),
-            last_sequence: 0,
+            next_sequence: 0,
             queue: VecDeque::new(),
             queue_bytes: 0,
             loaded: VecDeque::new(),
@@ -160,7 +160,7 @@ impl Session {
 
     /// Up to where everything is settled.
     pub(crate) fn floor(&self) -> Floor {
-        let front = self.owed.front_sequence().unwrap_or(self.last_sequence + 1);
+        let front = self.owed.front_sequence().unwrap_or(self.next_sequence);
         let mut open: Vec<u64> = self
             .inflight
             .iter()

@@ -114,8 +114,8 @@ pub struct Shard {
     next_commit: u64,
     pub(crate) next_load: u64,
     pub(crate) loads: FastMap<LoadId, (usize, Vec<u64>)>,
-    /// The highest owed sequence seen here.
-    pub(crate) last_sequence: u64,
+    /// Behind the highest owed sequence seen here.
+    pub(crate) next_sequence: u64,
     pub(crate) timers: Timers,
     sweep_at: Option<u64>,
     pub(crate) matches: MatchCache,
@@ -165,7 +165,7 @@ impl Shard {
             next_commit: 0,
             next_load: 0,
             loads: FastMap::default(),
-            last_sequence: 0,
+            next_sequence: 0,
             timers: Timers::default(),
             sweep_at: None,
             matches: MatchCache::new(shared.limits.matches_max),
@@ -620,7 +620,7 @@ impl Shard {
             ..
         }) = outcome
         {
-            self.last_sequence = self.last_sequence.max(sequence);
+            self.next_sequence = self.next_sequence.max(sequence + 1);
         }
         let at = pending.connection.and_then(|(at, id)| {
             let connection = self.connections.get_mut(at).filter(|one| one.id == id)?;
@@ -954,7 +954,7 @@ impl Shard {
 
     /// A Session as it stood in the log at start.
     pub(crate) fn restored(&mut self, now: Now, session: Box<Session>) {
-        self.last_sequence = self.last_sequence.max(session.last_sequence);
+        self.next_sequence = self.next_sequence.max(session.next_sequence);
         let slot = self.put_session(session);
         self.rearm_session(slot);
         self.session_due(now, slot);

@@ -469,11 +469,11 @@ impl Shard {
             changes.push(rows::session(number, &session.row()));
             if first_time {
                 let floor = Floor {
-                    front: self.last_sequence + 1,
+                    front: self.next_sequence,
                     open: Vec::new(),
                 };
                 changes.push(rows::floor(number, &floor));
-                session.last_sequence = self.last_sequence;
+                session.next_sequence = self.next_sequence;
                 changes.extend(shared.reserve_numbers(number).map(rows::numbers));
             }
         }

@@ -116,10 +116,10 @@ impl Shard {
             self.deliver_transient(now, slot, &delivery.message, &mut shared, target);
             return;
         };
-        if sequence <= session.last_sequence {
+        if sequence < session.next_sequence {
             return;
         }
-        session.last_sequence = sequence;
+        session.next_sequence = sequence + 1;
         let owed = Owed {
             sequence,
             position: delivery.stored.unwrap_or_default(),

@@ -1,0 +1,394 @@
+//! A whole broker in one thread: several shards, a log that orders, delays and crashes, and time
+//! that stands still until it is told to move. For tests only.
+//!
+//! For: running schedules chosen by a seed, and exchanges written by hand.
+//! Holds: the driver's duties as SEAMS between broker and server have them: inboxes in order,
+//!   ToShard before the commits of its round, `distribute` in commit order.
+
+mod client;
+mod exchanges;
+mod judge;
+mod schedules;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+
+use crate::{
+    Cause, Commit, Config, ConnectionId, Effect, Input, Limits, Message, Moved, Now, Peer,
+    Position, Receipt, Refusal, Restore, Routes, Shard, Shared, Table, distribute,
+};
+
+/// SplitMix64: small, seeded, and the same everywhere.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound.max(1) as u64).unwrap()
+    }
+
+    pub(crate) fn chance(&mut self, one_in: usize) -> bool {
+        self.below(one_in) == 0
+    }
+}
+
+/// Routes that take topics under `routed/`.
+struct SomeRoutes;
+
+impl Routes for SomeRoutes {
+    fn takes(&self, message: &Message) -> bool {
+        message.topic.starts_with("routed/")
+    }
+}
+
+/// What is synced, and what is only asked for.
+#[derive(Default)]
+pub(crate) struct Log {
+    pub(crate) tables: BTreeMap<(Table, Bytes), Bytes>,
+    /// Partition -> records; `None` where retention has passed.
+    pub(crate) records: BTreeMap<u32, Vec<Option<Arc<Message>>>>,
+    pub(crate) owed: Vec<(Position, Bytes)>,
+    pub(crate) asked: VecDeque<Box<Commit>>,
+    pub(crate) full: bool,
+    pub(crate) syncs: u64,
+}
+
+/// The topic that routes write to, and the internal one for what is owed and not routed.
+const ROUTED: u32 = 1;
+const KEPT: u32 = 2;
+
+impl Log {
+    /// Makes one commit true.
+    fn apply(&mut self, commit: &Commit) -> Result<Receipt, Refusal> {
+        if self.full && !commit.is_empty() {
+            return Err(Refusal::Full);
+        }
+        let mut receipt = Receipt::default();
+        if let Some(message) = &commit.message {
+            receipt.stored = message.stored;
+            if commit.stores_message() {
+                let partition = if commit.routed { ROUTED } else { KEPT };
+                receipt.stored = Some(self.append(partition, message.clone()));
+            }
+        }
+        if let Some(entry) = &commit.owed {
+            receipt.owed = Some(self.owed.len() as u64);
+            self.owed.push((
+                receipt.stored.expect("what is owed is stored"),
+                entry.clone(),
+            ));
+        }
+        for change in &commit.changes {
+            let key = (change.table, change.key.clone());
+            match &change.value {
+                Some(value) => drop(self.tables.insert(key, value.clone())),
+                None => drop(self.tables.remove(&key)),
+            }
+        }
+        self.syncs += u64::from(!commit.is_empty());
+        Ok(receipt)
+    }
+
+    fn append(&mut self, partition: u32, message: Arc<Message>) -> Position {
+        let records = self.records.entry(partition).or_default();
+        records.push(Some(message));
+        Position {
+            partition,
+            offset: records.len() as u64 - 1,
+        }
+    }
+
+    fn read(&self, position: Position) -> Option<Arc<Message>> {
+        self.records
+            .get(&position.partition)?
+            .get(usize::try_from(position.offset).unwrap())?
+            .clone()
+    }
+
+    pub(crate) fn holds(&self, payload: &[u8]) -> bool {
+        self.records
+            .values()
+            .flatten()
+            .flatten()
+            .any(|message| message.payload == payload)
+    }
+
+    pub(crate) fn rows(&self, table: Table) -> usize {
+        self.tables.keys().filter(|(of, _)| *of == table).count()
+    }
+}
+
+/// A broker, its log, and the other ends of its sockets.
+pub(crate) struct World {
+    pub(crate) now: Now,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) inboxes: Vec<VecDeque<Input>>,
+    pub(crate) log: Log,
+    /// Connection -> its shard.
+    pub(crate) open: BTreeMap<ConnectionId, usize>,
+    /// What the broker wrote to each socket, until somebody reads it.
+    pub(crate) wires: BTreeMap<ConnectionId, Vec<u8>>,
+    pub(crate) injected: Vec<crate::Ticket>,
+    next_connection: u64,
+    pub(crate) forgets_packet_ids: bool,
+    limits: Limits,
+    epoch: u64,
+}
+
+impl World {
+    pub(crate) fn new(shards: usize, limits: Limits) -> Self {
+        let mut world = Self {
+            now: Now {
+                mono_ms: 1_000,
+                wall_ms: 1_000_000,
+            },
+            shared: Arc::new(Shared::new(Config::default())),
+            shards: Vec::new(),
+            inboxes: Vec::new(),
+            log: Log::default(),
+            open: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            injected: Vec::new(),
+            next_connection: 0,
+            forgets_packet_ids: false,
+            limits,
+            epoch: 0,
+        };
+        world.inboxes.resize_with(shards, VecDeque::new);
+        world.start();
+        world
+    }
+
+    /// A new process over the same log.
+    fn start(&mut self) {
+        let shards = self.inboxes.len();
+        self.epoch += 1;
+        let config = Config {
+            shards,
+            limits: self.limits.clone(),
+            routes: Box::new(SomeRoutes),
+            seed: self.epoch,
+            ..Config::default()
+        };
+        self.shared = Arc::new(Shared::new(config));
+        self.shards = (0..shards)
+            .map(|index| Shard::new(self.shared.clone(), index))
+            .collect();
+        for shard in &mut self.shards {
+            shard.forgets_packet_ids = self.forgets_packet_ids;
+        }
+        let mut restore = Restore::new(self.shared.clone());
+        for ((table, key), value) in &self.log.tables {
+            restore.row(*table, key, value);
+        }
+        if let Some(from) = restore.owed_from() {
+            for (sequence, (position, entry)) in self.log.owed.iter().enumerate() {
+                if sequence as u64 >= from {
+                    restore.owed(sequence as u64, *position, entry);
+                }
+            }
+        }
+        assert_eq!(restore.unreadable(), 0);
+        for (inbox, inputs) in self.inboxes.iter_mut().zip(restore.finish(self.now)) {
+            *inbox = inputs.into();
+        }
+    }
+
+    /// Power is lost: of what was asked, only the first `synced` commits made it to the disk.
+    pub(crate) fn crash(&mut self, synced: usize) {
+        for _ in 0..synced.min(self.log.asked.len()) {
+            let commit = self.log.asked.pop_front().expect("counted");
+            let _unanswered = self.log.apply(&commit);
+        }
+        self.log.asked.clear();
+        self.open.clear();
+        self.wires.clear();
+        self.now.mono_ms += 10;
+        self.start();
+    }
+
+    pub(crate) fn open(&mut self, shard: usize) -> ConnectionId {
+        self.next_connection += 1;
+        let connection = ConnectionId(self.next_connection);
+        self.open.insert(connection, shard);
+        self.wires.insert(connection, Vec::new());
+        self.inboxes[shard].push_back(Input::Opened {
+            connection,
+            peer: Peer { address: None },
+        });
+        connection
+    }
+
+    pub(crate) fn send(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        if let Some(shard) = self.open.get(&connection) {
+            let bytes = Bytes::copy_from_slice(bytes);
+            self.inboxes[*shard].push_back(Input::Received { connection, bytes });
+        }
+    }
+
+    /// The client's end of the socket goes away.
+    pub(crate) fn cut(&mut self, connection: ConnectionId) {
+        if let Some(shard) = self.open.remove(&connection) {
+            self.inboxes[shard].push_back(Input::Closed {
+                connection,
+                cause: Cause::Peer,
+            });
+        }
+    }
+
+    pub(crate) fn is_open(&self, connection: ConnectionId) -> bool {
+        self.open.contains_key(&connection)
+    }
+
+    /// What the broker has written to it since last asked.
+    pub(crate) fn read(&mut self, connection: ConnectionId) -> Vec<u8> {
+        self.wires
+            .get_mut(&connection)
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// One shard takes up to `count` Inputs as one round.
+    pub(crate) fn run_shard(&mut self, shard: usize, count: usize) -> bool {
+        let mut effects = Vec::new();
+        let mut any = false;
+        for _ in 0..count {
+            let Some(input) = self.inboxes[shard].pop_front() else {
+                break;
+            };
+            self.shards[shard].step(self.now, input, &mut effects);
+            any = true;
+        }
+        if any {
+            self.shards[shard].settle(self.now, &mut effects);
+            self.carry_out(shard, effects);
+        }
+        any
+    }
+
+    fn carry_out(&mut self, shard: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Flush(connection) => {
+                    let output = self.shards[shard].output(connection).expect("it is open");
+                    let bytes = output.copy_to_bytes(output.remaining());
+                    self.wires
+                        .entry(connection)
+                        .or_default()
+                        .extend_from_slice(&bytes);
+                    self.inboxes[shard].push_back(Input::Drained { connection });
+                }
+                Effect::Close(connection) => {
+                    let mut output = self.shards[shard].take_output(connection).expect("kept");
+                    let bytes = output.copy_to_bytes(output.remaining());
+                    self.wires
+                        .entry(connection)
+                        .or_default()
+                        .extend_from_slice(&bytes);
+                    self.open.remove(&connection);
+                }
+                Effect::Pause(_) | Effect::Resume(_) => {}
+                Effect::Commit(commit) => self.log.asked.push_back(commit),
+                Effect::Load {
+                    request, positions, ..
+                } => {
+                    let count = positions.len().div_ceil(2);
+                    let items = positions
+                        .iter()
+                        .take(count)
+                        .map(|at| self.log.read(*at))
+                        .collect();
+                    self.inboxes[shard].push_back(Input::Loaded { request, items });
+                }
+                Effect::ToShard(to, message) => {
+                    self.inboxes[to].push_back(Input::FromShard(message));
+                }
+                Effect::Injected { ticket, outcome } => {
+                    assert_eq!(outcome, Ok(()));
+                    self.injected.push(ticket);
+                }
+                Effect::Owes { references, .. } => self.copy_owed(references),
+            }
+        }
+    }
+
+    /// As the server does before bytes go: each record is copied, a new entry refers to the copy.
+    fn copy_owed(&mut self, references: Vec<crate::OwedReference>) {
+        let mut moved = Vec::new();
+        for reference in references {
+            let message = self.log.read(reference.position).expect("still there");
+            let to = self.log.append(KEPT, message);
+            self.log.owed.push((to, reference.entry));
+            let from = reference.position;
+            moved.push(Moved {
+                sequence: reference.sequence,
+                from,
+                to,
+            });
+        }
+        let moved: Arc<[Moved]> = moved.into();
+        for inbox in &mut self.inboxes {
+            inbox.push_back(Input::Moved(moved.clone()));
+        }
+    }
+
+    /// The log syncs the first `count` of what was asked, and says so.
+    pub(crate) fn run_log(&mut self, count: usize) -> bool {
+        let mut done = Vec::new();
+        for _ in 0..count {
+            let Some(commit) = self.log.asked.pop_front() else {
+                break;
+            };
+            let outcome = self.log.apply(&commit);
+            done.push((commit, outcome));
+        }
+        let any = !done.is_empty();
+        let mut into: Vec<Vec<Input>> = self.inboxes.iter().map(|_| Vec::new()).collect();
+        distribute(&self.shared, done, &mut into);
+        for (inbox, inputs) in self.inboxes.iter_mut().zip(into) {
+            inbox.extend(inputs);
+        }
+        any
+    }
+
+    /// Everything that can happen without time passing happens.
+    pub(crate) fn run(&mut self) {
+        for _ in 0..1_000_000 {
+            let mut any = self.run_log(usize::MAX);
+            for shard in 0..self.shards.len() {
+                any |= self.run_shard(shard, 3);
+                if self.shards[shard]
+                    .deadline()
+                    .is_some_and(|at| at <= self.now.mono_ms)
+                {
+                    self.inboxes[shard].push_back(Input::Tick);
+                    any = true;
+                }
+            }
+            if !any {
+                return;
+            }
+        }
+        panic!("the broker does not come to rest");
+    }
+
+    pub(crate) fn pass(&mut self, ms: u64) {
+        self.now.mono_ms += ms;
+        self.now.wall_ms += ms as i64;
+    }
+}

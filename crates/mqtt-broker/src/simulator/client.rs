@@ -1,0 +1,346 @@
+//! A Client that keeps the protocol, remembers what it was promised, and survives crashes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use headwater_mqtt_codec::{
+    ConnAckReason, Connect, ConnectProperties, Decoder, Delivery, Packet, PacketId, PubAck,
+    PubAckReason, PubComp, PubCompReason, PubRec, PubRecReason, PubRel, PubRelReason, Publish, QoS,
+    Subscribe, Subscription, SubscriptionOptions, Version,
+};
+
+use crate::ConnectionId;
+
+/// One message of one publisher: its payload is this, written out.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Mark {
+    pub(crate) publisher: usize,
+    pub(crate) sequence: u64,
+}
+
+impl Mark {
+    pub(crate) fn payload(self) -> Vec<u8> {
+        format!("{} {}", self.publisher, self.sequence).into_bytes()
+    }
+
+    pub(crate) fn read(payload: &[u8]) -> Option<Self> {
+        let (publisher, sequence) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
+        Some(Self {
+            publisher: publisher.parse().ok()?,
+            sequence: sequence.parse().ok()?,
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) mark: Mark,
+    pub(crate) topic: String,
+    pub(crate) qos: QoS,
+    /// PUBREC came: only PUBREL is to be sent.
+    pub(crate) released: bool,
+}
+
+/// What happened at this client, for the judge.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Connected {
+        present: bool,
+    },
+    Subscribed,
+    Acknowledged(Mark),
+    Received {
+        mark: Mark,
+        topic: String,
+        qos: QoS,
+        retain: bool,
+    },
+}
+
+pub(crate) struct Client {
+    pub(crate) index: usize,
+    pub(crate) version: Version,
+    pub(crate) persistent: bool,
+    pub(crate) filters: Vec<(String, QoS)>,
+    pub(crate) connection: Option<ConnectionId>,
+    pub(crate) live: bool,
+    pub(crate) subscribing: bool,
+    decoder: Decoder,
+    /// Bytes on their way to the broker.
+    pub(crate) out: Vec<u8>,
+    pub(crate) unacknowledged: VecDeque<(u16, Outgoing)>,
+    /// QoS 2 identifiers received and not released.
+    held: BTreeSet<u16>,
+    next_id: u16,
+    next_sequence: BTreeMap<String, u64>,
+    counter: u64,
+}
+
+impl Client {
+    pub(crate) fn new(
+        index: usize,
+        version: Version,
+        persistent: bool,
+        filters: Vec<(String, QoS)>,
+    ) -> Self {
+        Self {
+            index,
+            version,
+            persistent,
+            filters,
+            connection: None,
+            live: false,
+            subscribing: false,
+            decoder: Decoder::for_client(version, u32::MAX),
+            out: Vec::new(),
+            unacknowledged: VecDeque::new(),
+            held: BTreeSet::new(),
+            next_id: 0,
+            next_sequence: BTreeMap::new(),
+            counter: 0,
+        }
+    }
+
+    fn write(&mut self, packet: &Packet) {
+        let mut bytes = BytesMut::new();
+        packet.encode(self.version, &mut bytes).unwrap();
+        self.out.extend_from_slice(&bytes);
+    }
+
+    /// The connection is gone; what the session promises is kept.
+    pub(crate) fn lost(&mut self) {
+        self.connection = None;
+        self.live = false;
+        self.subscribing = false;
+        self.out.clear();
+        self.decoder = Decoder::for_client(self.version, u32::MAX);
+    }
+
+    pub(crate) fn connect(&mut self, connection: ConnectionId) {
+        self.lost();
+        self.connection = Some(connection);
+        let connect = Connect {
+            version: self.version,
+            bridge: false,
+            clean_start: !self.persistent,
+            keep_alive: 0,
+            client_id: format!("client{}", self.index).parse().unwrap(),
+            will: None,
+            user_name: None,
+            password: None,
+            properties: ConnectProperties {
+                session_expiry_interval: if self.persistent && self.version == Version::V5 {
+                    100_000
+                } else {
+                    0
+                },
+                ..ConnectProperties::default()
+            },
+        };
+        self.write(&Packet::Connect(Box::new(connect)));
+    }
+
+    fn id(&mut self) -> PacketId {
+        loop {
+            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+            if self
+                .unacknowledged
+                .iter()
+                .all(|(id, _)| *id != self.next_id)
+            {
+                return PacketId::new(self.next_id).unwrap();
+            }
+        }
+    }
+
+    pub(crate) fn publish(&mut self, topic: &str, qos: QoS, retain: bool) -> Mark {
+        self.counter += 1;
+        let mark = Mark {
+            publisher: self.index,
+            sequence: self.counter,
+        };
+        self.next_sequence.insert(topic.to_owned(), self.counter);
+        if qos == QoS::AtMostOnce {
+            self.write_publish(mark, topic, Delivery::AtMostOnce, retain);
+            return mark;
+        }
+        let packet_id = self.id();
+        let outgoing = Outgoing {
+            mark,
+            topic: topic.to_owned(),
+            qos,
+            released: false,
+        };
+        self.unacknowledged.push_back((packet_id.value(), outgoing));
+        self.write_publish(mark, topic, delivery(qos, packet_id, false), retain);
+        mark
+    }
+
+    fn write_publish(&mut self, mark: Mark, topic: &str, delivery: Delivery, retain: bool) {
+        self.write(&Packet::Publish(Publish {
+            delivery,
+            retain,
+            topic: topic.parse().unwrap(),
+            topic_alias: None,
+            subscription_ids: Vec::new(),
+            properties: None,
+            payload: mark.payload().into(),
+        }));
+    }
+
+    pub(crate) fn subscribe(&mut self) {
+        if self.filters.is_empty() {
+            return;
+        }
+        self.subscribing = true;
+        let subscriptions = self.filters.iter().map(|(filter, qos)| Subscription {
+            filter: filter.parse().unwrap(),
+            options: SubscriptionOptions {
+                qos: *qos,
+                ..SubscriptionOptions::default()
+            },
+        });
+        let subscribe = Subscribe {
+            packet_id: PacketId::new(60_000).unwrap(),
+            subscription_id: None,
+            user_properties: Default::default(),
+            subscriptions: subscriptions.collect(),
+        };
+        self.write(&Packet::Subscribe(Box::new(subscribe)));
+    }
+
+    /// Reads what came, answers it, and says what happened.
+    pub(crate) fn receive(&mut self, bytes: &[u8], events: &mut Vec<Event>) {
+        let mut bytes = Bytes::copy_from_slice(bytes);
+        while let Some(packet) = self.decoder.decode_read(&mut bytes).expect("sound bytes") {
+            self.packet(packet, events);
+        }
+    }
+
+    fn packet(&mut self, packet: Packet, events: &mut Vec<Event>) {
+        match packet {
+            Packet::ConnAck(ack) => {
+                assert_eq!(ack.reason, ConnAckReason::Success);
+                self.connected(ack.session_present);
+                events.push(Event::Connected {
+                    present: ack.session_present,
+                });
+            }
+            Packet::SubAck(ack) => {
+                assert!(ack.reasons.iter().all(|reason| !reason.is_error()));
+                self.subscribing = false;
+                events.push(Event::Subscribed);
+            }
+            Packet::PubAck(ack) => {
+                if let Some(outgoing) = self.take(ack.packet_id.value(), QoS::AtLeastOnce) {
+                    assert!(!ack.reason.is_error());
+                    events.push(Event::Acknowledged(outgoing.mark));
+                }
+            }
+            Packet::PubRec(ack) => {
+                let id = ack.packet_id.value();
+                let found = self
+                    .unacknowledged
+                    .iter_mut()
+                    .find(|(other, _)| *other == id);
+                if let Some((_, outgoing)) = found {
+                    assert!(!ack.reason.is_error());
+                    if !outgoing.released {
+                        outgoing.released = true;
+                        events.push(Event::Acknowledged(outgoing.mark));
+                    }
+                    self.write_release(ack.packet_id);
+                }
+            }
+            Packet::PubComp(ack) => drop(self.take(ack.packet_id.value(), QoS::ExactlyOnce)),
+            Packet::PubRel(release) => {
+                self.held.remove(&release.packet_id.value());
+                let (packet_id, reason) = (release.packet_id, PubCompReason::Success);
+                self.write(&Packet::PubComp(PubComp {
+                    packet_id,
+                    reason,
+                    properties: None,
+                }));
+            }
+            Packet::Publish(publish) => self.published(&publish, events),
+            Packet::Disconnect(_) | Packet::PingResp => {}
+            other => panic!("{other:?} to a client"),
+        }
+    }
+
+    fn connected(&mut self, present: bool) {
+        self.live = true;
+        if !present {
+            // The session's state is gone on both sides; what is not acknowledged stays unknown.
+            self.unacknowledged.clear();
+            self.held.clear();
+            return;
+        }
+        for (id, outgoing) in self.unacknowledged.clone() {
+            let packet_id = PacketId::new(id).unwrap();
+            if outgoing.released {
+                self.write_release(packet_id);
+            } else {
+                let delivery = delivery(outgoing.qos, packet_id, true);
+                self.write_publish(outgoing.mark, &outgoing.topic, delivery, false);
+            }
+        }
+    }
+
+    fn take(&mut self, id: u16, qos: QoS) -> Option<Outgoing> {
+        let index = self
+            .unacknowledged
+            .iter()
+            .position(|(other, outgoing)| *other == id && outgoing.qos == qos)?;
+        self.unacknowledged
+            .remove(index)
+            .map(|(_, outgoing)| outgoing)
+    }
+
+    fn write_release(&mut self, packet_id: PacketId) {
+        let reason = PubRelReason::Success;
+        self.write(&Packet::PubRel(PubRel {
+            packet_id,
+            reason,
+            properties: None,
+        }));
+    }
+
+    fn published(&mut self, publish: &Publish, events: &mut Vec<Event>) {
+        let mark = Mark::read(&publish.payload).expect("a payload of ours");
+        let (topic, qos) = (publish.topic.to_string(), publish.qos());
+        let received = Event::Received {
+            mark,
+            topic,
+            qos,
+            retain: publish.retain,
+        };
+        match publish.delivery {
+            Delivery::AtMostOnce => events.push(received),
+            Delivery::AtLeastOnce { packet_id, .. } => {
+                events.push(received);
+                self.write(&Packet::PubAck(PubAck::new(
+                    packet_id,
+                    PubAckReason::Success,
+                )));
+            }
+            Delivery::ExactlyOnce { packet_id, .. } => {
+                if self.held.insert(packet_id.value()) {
+                    events.push(received);
+                }
+                self.write(&Packet::PubRec(PubRec::new(
+                    packet_id,
+                    PubRecReason::Success,
+                )));
+            }
+        }
+    }
+}
+
+fn delivery(qos: QoS, packet_id: PacketId, dup: bool) -> Delivery {
+    match qos {
+        QoS::AtMostOnce => Delivery::AtMostOnce,
+        QoS::AtLeastOnce => Delivery::AtLeastOnce { packet_id, dup },
+        QoS::ExactlyOnce => Delivery::ExactlyOnce { packet_id, dup },
+    }
+}

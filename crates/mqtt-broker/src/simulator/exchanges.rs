@@ -1,0 +1,286 @@
+//! Exchanges written by hand, bytes from the specification.
+
+use crate::{Limits, Table};
+
+use super::World;
+use crate::ConnectionId;
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
+    let pairs = digits
+        .chunks(2)
+        .map(|pair| std::str::from_utf8(pair).unwrap());
+    pairs
+        .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+        .collect()
+}
+
+/// MQTT 3.1.1, Clean Session, id of one letter.
+fn connect_v3(id: char, clean: bool) -> Vec<u8> {
+    let flags = if clean { "02" } else { "00" };
+    hex(&format!(
+        "10 0d 0004 4d515454 04 {flags} 0000 0001 {:02x}",
+        id as u32
+    ))
+}
+
+/// MQTT 5.0 with these flags and properties (their length first), id of one letter, then `rest`.
+fn connect_v5(id: char, flags: &str, properties: &str, rest: &str) -> Vec<u8> {
+    let tail = hex(&format!(
+        "0004 4d515454 05 {flags} 0000 {properties} 0001 {:02x} {rest}",
+        id as u32
+    ));
+    [&[0x10, u8::try_from(tail.len()).unwrap()], &tail[..]].concat()
+}
+
+/// Sends and lets everything happen; what came back.
+fn exchange(world: &mut World, connection: ConnectionId, bytes: &[u8]) -> Vec<u8> {
+    world.send(connection, bytes);
+    world.run();
+    world.read(connection)
+}
+
+fn live(world: &mut World, shard: usize, connect: &[u8]) -> ConnectionId {
+    let connection = world.open(shard);
+    let answer = exchange(world, connection, connect);
+    assert_eq!(answer.first(), Some(&0x20), "CONNACK");
+    assert_eq!(answer[3], 0, "accepted");
+    connection
+}
+
+#[test]
+fn a_thousand_sockets_with_one_client_id_leave_exactly_one() {
+    let mut world = World::new(3, Limits::default());
+    let connect = connect_v3('a', false);
+    let all: Vec<_> = (0..1_000)
+        .map(|index| {
+            let connection = world.open(index % 3);
+            world.send(connection, &connect);
+            connection
+        })
+        .collect();
+    world.run();
+    let open = all
+        .iter()
+        .filter(|connection| world.is_open(**connection))
+        .count();
+    assert_eq!(open, 1); // [MQTT-3.1.4-3]
+    assert_eq!(
+        world
+            .shards
+            .iter()
+            .map(|shard| shard.counts().sessions)
+            .sum::<u64>(),
+        1
+    );
+    assert_eq!(world.shared.persistent_sessions(), 1);
+    assert_eq!(world.log.rows(Table::Sessions), 1);
+    let survivor = *all
+        .iter()
+        .find(|connection| world.is_open(**connection))
+        .unwrap();
+    assert_eq!(
+        exchange(&mut world, survivor, &hex("c000")).last_chunk(),
+        Some(&[0xd0, 0x00])
+    );
+}
+
+#[test]
+fn malformed_bytes_are_answered_by_the_protocols_own_code() {
+    let plain = connect_v5('a', "02", "00", "");
+    for (connect, bytes, answer, why) in [
+        (None, "c000", "", "PINGREQ first [MQTT-3.1.0-1]"),
+        (None, "30ff", "", "PUBLISH first"),
+        (
+            Some(&plain),
+            "2003000000",
+            "e00182",
+            "CONNACK from a client",
+        ),
+        (
+            Some(&plain),
+            "3003000000",
+            "e00182",
+            "PUBLISH without topic or alias",
+        ),
+        (
+            Some(&plain),
+            "8206000100000161",
+            "e00181",
+            "SUBSCRIBE without options",
+        ),
+        (
+            Some(&plain),
+            "c100",
+            "e00181",
+            "PINGREQ with flags [MQTT-2.1.3-1]",
+        ),
+        (
+            Some(&plain),
+            "30ffffffff7f",
+            "e00181",
+            "five bytes of length",
+        ),
+    ] {
+        let mut world = World::new(1, Limits::default());
+        let connection = world.open(0);
+        if let Some(connect) = connect {
+            exchange(&mut world, connection, connect);
+        }
+        let got = exchange(&mut world, connection, &hex(bytes));
+        let want = hex(answer);
+        let got = &got[..got.len().min(3)];
+        // A DISCONNECT may say its property length or leave it out.
+        let same = match (got, &want[..]) {
+            ([], []) => true,
+            ([0xe0, _, code], [0xe0, _, wanted]) => code == wanted,
+            _ => false,
+        };
+        assert!(same, "{why}: {got:02x?}");
+        assert!(!world.is_open(connection), "{why}");
+    }
+}
+
+#[test]
+fn second_connect_is_a_protocol_error() {
+    let mut world = World::new(1, Limits::default());
+    let connect = connect_v5('a', "02", "00", "");
+    let connection = live(&mut world, 0, &connect);
+    let answer = exchange(&mut world, connection, &connect); // [MQTT-3.1.0-2]
+    assert_eq!((answer[0], answer[2]), (0xe0, 0x82));
+}
+
+#[test]
+fn silence_of_one_and_a_half_keep_alives_ends_the_connection_and_publishes_the_will() {
+    let mut world = World::new(2, Limits::default());
+    let subscriber = live(&mut world, 1, &connect_v3('s', true));
+    exchange(&mut world, subscriber, &hex("82 06 0001 0001 77 00"));
+    // 3.1.1, Clean Session, Will "x" on "w", Keep Alive 10.
+    let connection = live(
+        &mut world,
+        0,
+        &hex("10 13 0004 4d515454 04 06 000a 0001 61 0001 77 0001 78"),
+    );
+    world.pass(14_999);
+    world.run();
+    assert!(world.is_open(connection));
+    world.pass(1);
+    world.run();
+    assert!(!world.is_open(connection)); // [MQTT-3.1.2-22]
+    assert_eq!(world.read(subscriber), hex("30 04 0001 77 78")); // [MQTT-3.1.2-8]
+    assert_eq!(world.log.rows(Table::Sessions), 0, "its row went with it");
+}
+
+#[test]
+fn a_normal_disconnect_takes_the_will_away() {
+    let mut world = World::new(1, Limits::default());
+    let subscriber = live(&mut world, 0, &connect_v3('s', true));
+    exchange(&mut world, subscriber, &hex("82 06 0001 0001 77 00"));
+    let will = hex("10 13 0004 4d515454 04 06 0000 0001 61 0001 77 0001 78");
+    let connection = live(&mut world, 0, &will);
+    exchange(&mut world, connection, &hex("e000"));
+    assert!(!world.is_open(connection));
+    assert_eq!(world.read(subscriber), Vec::<u8>::new()); // [MQTT-3.1.2-10]
+}
+
+#[test]
+fn a_wills_delay_starts_again_at_the_restart() {
+    let mut world = World::new(1, Limits::default());
+    // Expiry 100 s; Will "x" on "w" with a delay of 5 s.
+    let will = connect_v5(
+        'a',
+        "06",
+        "05 11 00000064",
+        "05 18 00000005 0001 77 0001 78",
+    );
+    let connection = live(&mut world, 0, &will);
+    world.cut(connection);
+    world.run();
+    world.pass(4_000);
+    world.crash(0);
+    let subscriber = live(&mut world, 0, &connect_v3('s', true));
+    exchange(&mut world, subscriber, &hex("82 06 0001 0001 77 00"));
+    world.pass(4_000);
+    world.run();
+    assert_eq!(world.read(subscriber), Vec::<u8>::new());
+    world.pass(1_000);
+    world.run();
+    assert_eq!(world.read(subscriber), hex("30 04 0001 77 78"));
+}
+
+#[test]
+fn retained_messages_are_kept_sent_and_cleared() {
+    let mut world = World::new(2, Limits::default());
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    exchange(&mut world, publisher, &hex("31 06 0003 612f62 78"));
+    world.crash(0);
+    let subscriber = live(&mut world, 1, &connect_v3('s', true));
+    let answer = exchange(&mut world, subscriber, &hex("82 08 0001 0003 612f23 00"));
+    assert_eq!(answer, hex("90 03 0001 00 31 06 0003 612f62 78")); // [MQTT-3.3.1-8]
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    exchange(&mut world, publisher, &hex("31 05 0003 612f62"));
+    assert_eq!(world.read(subscriber), hex("30 05 0003 612f62"));
+    assert_eq!(world.log.rows(Table::Retained), 0); // [MQTT-3.3.1-6]
+    let answer = exchange(&mut world, subscriber, &hex("82 08 0002 0003 612f23 00"));
+    assert_eq!(answer, hex("90 03 0002 00"));
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers_by_itself() {
+    let mut world = World::new(1, Limits::default());
+    let v5 = live(&mut world, 0, &connect_v5('a', "02", "00", ""));
+    let v3 = live(&mut world, 0, &connect_v3('b', true));
+    world.log.full = true;
+    // QoS 1 to "routed/x".
+    let publish_v3 = hex("32 0c 0008 726f757465642f78 0001");
+    let publish_v5 = hex("32 0d 0008 726f757465642f78 0001 00");
+    let answer = exchange(&mut world, v5, &publish_v5);
+    assert_eq!((answer[0], answer[4]), (0x40, 0x97));
+    assert_eq!(exchange(&mut world, v3, &publish_v3), Vec::<u8>::new());
+    assert!(!world.is_open(v3), "3.1.1 has no negative answer");
+    world.log.full = false;
+    assert_eq!(exchange(&mut world, v5, &publish_v5), hex("40 02 0001"));
+}
+
+#[test]
+fn a_shared_subscription_is_refused_for_now() {
+    let mut world = World::new(1, Limits::default());
+    let connection = live(&mut world, 0, &connect_v5('a', "02", "00", ""));
+    let answer = exchange(
+        &mut world,
+        connection,
+        &hex("82 10 0001 00 000a 2473686172652f672f61 01"),
+    );
+    assert_eq!(answer.last(), Some(&0x9e));
+}
+
+#[test]
+fn an_expired_session_leaves_nothing() {
+    let mut world = World::new(1, Limits::default());
+    let connection = live(&mut world, 0, &connect_v5('a', "02", "05 11 00000005", ""));
+    exchange(&mut world, connection, &hex("82 07 0001 00 0001 61 01"));
+    world.cut(connection);
+    world.run();
+    assert_eq!(
+        (
+            world.log.rows(Table::Sessions),
+            world.log.rows(Table::Subscriptions)
+        ),
+        (1, 1)
+    );
+    world.pass(5_000);
+    world.run();
+    for table in [Table::Sessions, Table::Subscriptions, Table::Floors] {
+        assert_eq!(world.log.rows(table), 0, "{table:?}");
+    }
+    assert_eq!(world.shared.persistent_sessions(), 0);
+}
+
+#[test]
+fn an_idle_client_with_one_subscription_costs_less_than_a_kilobyte() {
+    let fixed = size_of::<crate::connection::Connection>() + size_of::<crate::session::Session>();
+    assert!(fixed < 900, "{fixed} bytes before names and filters");
+}

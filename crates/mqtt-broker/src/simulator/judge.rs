@@ -1,0 +1,178 @@
+//! The history and its judgement: what was acknowledged was delivered, once where that is
+//! promised, in order, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headwater_mqtt_codec::{QoS, topic};
+
+use super::client::Mark;
+
+/// One message as its publisher sent it.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    topic: String,
+    qos: QoS,
+    /// When it was handed to the socket, and when it was acknowledged.
+    at: u64,
+    acknowledged: bool,
+    /// Its publisher keeps its session.
+    by_persistent: bool,
+}
+
+/// What one subscriber's session saw.
+#[derive(Debug, Default)]
+pub(crate) struct Saw {
+    /// Since when the subscription of this session stands.
+    since: Option<u64>,
+    filters: Vec<(String, QoS)>,
+    persistent: bool,
+    deliveries: BTreeMap<Mark, u32>,
+    /// (publisher, topic, QoS) -> the highest first delivery.
+    last: BTreeMap<(usize, String, QoS), u64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Judge {
+    clock: u64,
+    sent: BTreeMap<Mark, Sent>,
+    saw: BTreeMap<usize, Saw>,
+    pub(crate) deliveries: u64,
+    pub(crate) acknowledged: u64,
+}
+
+impl Judge {
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    pub(crate) fn sent(&mut self, mark: Mark, topic: &str, qos: QoS, by_persistent: bool) {
+        let at = self.tick();
+        let topic = topic.to_owned();
+        let sent = Sent {
+            topic,
+            qos,
+            at,
+            acknowledged: false,
+            by_persistent,
+        };
+        assert!(self.sent.insert(mark, sent).is_none());
+    }
+
+    pub(crate) fn acknowledged(&mut self, mark: Mark) {
+        self.acknowledged += 1;
+        self.sent.get_mut(&mark).expect("sent").acknowledged = true;
+    }
+
+    /// The client has a session without a past.
+    pub(crate) fn fresh(&mut self, client: usize, filters: &[(String, QoS)], persistent: bool) {
+        let saw = Saw {
+            filters: filters.to_vec(),
+            persistent,
+            ..Saw::default()
+        };
+        self.saw.insert(client, saw);
+    }
+
+    pub(crate) fn knows(&self, client: usize) -> bool {
+        self.saw.contains_key(&client)
+    }
+
+    pub(crate) fn subscribed(&mut self, client: usize) {
+        let at = self.tick();
+        let saw = self.saw.get_mut(&client).expect("connected");
+        saw.since.get_or_insert(at);
+    }
+
+    /// The client's session ended.
+    pub(crate) fn ended(&mut self, client: usize) {
+        self.saw.remove(&client);
+    }
+
+    pub(crate) fn received(
+        &mut self,
+        client: usize,
+        mark: Mark,
+        topic: &str,
+        qos: QoS,
+        retain: bool,
+    ) -> Result<(), String> {
+        self.deliveries += 1;
+        let sent = self
+            .sent
+            .get(&mark)
+            .ok_or(format!("{mark:?} was never sent"))?;
+        let saw = self
+            .saw
+            .get_mut(&client)
+            .ok_or(format!("{client} has no session"))?;
+        if sent.topic != topic {
+            return Err(format!("{mark:?} came on {topic}"));
+        }
+        let granted = saw
+            .filters
+            .iter()
+            .filter(|(filter, _)| topic::matches(filter, topic));
+        let granted = granted.map(|(_, qos)| *qos).max();
+        let granted = granted.ok_or(format!("{client} never asked for {topic}"))?;
+        if qos != granted.min(sent.qos) {
+            return Err(format!(
+                "{mark:?} came at {qos:?}, not {granted:?} [MQTT-3.3.4-2]"
+            ));
+        }
+        if retain {
+            return Ok(());
+        }
+        let count = saw.deliveries.entry(mark).or_default();
+        *count += 1;
+        if *count == 1 {
+            // A message sent before the SUBACK may have been matched before it, and again, when it
+            // was sent again, after a later one.
+            if saw.since.is_none_or(|since| sent.at < since) {
+                return Ok(());
+            }
+            let key = (mark.publisher, topic.to_owned(), sent.qos);
+            let last = saw.last.entry(key).or_default();
+            if *last > mark.sequence {
+                return Err(format!(
+                    "{mark:?} came to {client} after {last} [MQTT-4.6.0-6]"
+                ));
+            }
+            *last = mark.sequence;
+        } else if qos == QoS::AtMostOnce && sent.qos == QoS::AtMostOnce {
+            return Err(format!("{mark:?} came {count} times at QoS 0"));
+        } else if qos == QoS::ExactlyOnce && sent.by_persistent && saw.persistent {
+            return Err(format!("{mark:?} came {count} times to {client} at QoS 2"));
+        }
+        Ok(())
+    }
+
+    /// At rest, with everybody connected: whatever was promised must have come.
+    pub(crate) fn verdict(&self) -> Result<(), String> {
+        for (client, saw) in &self.saw {
+            let Some(since) = saw.since else { continue };
+            let missing: BTreeSet<Mark> = self
+                .sent
+                .iter()
+                .filter(|(_, sent)| sent.acknowledged && sent.at > since)
+                .filter(|(_, sent)| {
+                    saw.filters.iter().any(|(filter, qos)| {
+                        *qos > QoS::AtMostOnce && topic::matches(filter, &sent.topic)
+                    })
+                })
+                .map(|(mark, _)| *mark)
+                .filter(|mark| !saw.deliveries.contains_key(mark))
+                .collect();
+            if !missing.is_empty() {
+                let sent: Vec<_> = missing
+                    .iter()
+                    .map(|mark| self.sent.get_key_value(mark))
+                    .collect();
+                return Err(format!(
+                    "acknowledged and never delivered to {client}: {sent:?}, {saw:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,287 @@
+//! Seeded random schedules: publishers and subscribers of all kinds, takeovers, cuts at any byte,
+//! crashes at any moment. The seed is printed on failure: `seed N` reproduces it.
+
+use std::collections::BTreeMap;
+
+use headwater_mqtt_codec::{QoS, Version};
+
+use super::client::{Client, Event};
+use super::judge::Judge;
+use super::{Random, World};
+use crate::Limits;
+
+const TOPICS: [&str; 5] = ["a", "b/c", "b/d", "routed/x", "routed/y"];
+const FILTERS: [&str; 6] = ["#", "a", "b/+", "routed/#", "+/x", "b/c"];
+const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+
+struct Schedule {
+    random: Random,
+    world: World,
+    clients: Vec<Client>,
+    judge: Judge,
+    crashes: u64,
+    takeovers: u64,
+}
+
+impl Schedule {
+    fn new(seed: u64, forgets_packet_ids: bool) -> Self {
+        let mut random = Random::new(seed);
+        let limits = Limits {
+            inflight_max: std::num::NonZeroU16::new([1, 2, 4, 7][random.below(4)]).unwrap(),
+            cache_bytes_max: random.below(3_000),
+            ..Limits::default()
+        };
+        let mut world = World::new(1 + random.below(3), limits);
+        world.forgets_packet_ids = forgets_packet_ids;
+        for shard in &mut world.shards {
+            shard.forgets_packet_ids = forgets_packet_ids;
+        }
+        let clients = (0..2 + random.below(4)).map(|index| {
+            let version = [Version::V31, Version::V311, Version::V5][random.below(3)];
+            let filters: BTreeMap<String, QoS> = (0..random.below(3))
+                .map(|_| {
+                    (
+                        FILTERS[random.below(FILTERS.len())].to_owned(),
+                        QOS[random.below(3)],
+                    )
+                })
+                .collect();
+            let filters = filters.into_iter().collect();
+            // In 3.1 a Client cannot know whether its session is still there.
+            let may_persist = version != Version::V31;
+            let persistent = may_persist && (random.chance(2) || forgets_packet_ids);
+            Client::new(index, version, persistent, filters)
+        });
+        let clients = clients.collect();
+        Self {
+            random,
+            world,
+            clients,
+            judge: Judge::default(),
+            crashes: 0,
+            takeovers: 0,
+        }
+    }
+
+    fn run(&mut self, steps: usize) -> Result<(), String> {
+        for _ in 0..steps {
+            self.step()?;
+        }
+        self.come_to_rest()?;
+        self.judge.verdict()
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        match self.random.below(100) {
+            0..30 => {
+                let shard = self.random.below(self.world.shards.len());
+                let count = 1 + self.random.below(3);
+                self.world.run_shard(shard, count);
+            }
+            30..45 => {
+                let count = 1 + self.random.below(3);
+                self.world.run_log(count);
+            }
+            45..46 => self.pass(),
+            46 if self.random.chance(3) => self.crash(),
+            _ => {
+                let client = self.random.below(self.clients.len());
+                self.act(client)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self) {
+        let ms = self.random.below(1_500) as u64;
+        self.world.pass(ms);
+        for shard in 0..self.world.shards.len() {
+            let due = self.world.shards[shard].deadline();
+            if due.is_some_and(|at| at <= self.world.now.mono_ms) {
+                self.world.inboxes[shard].push_back(crate::Input::Tick);
+            }
+        }
+    }
+
+    fn crash(&mut self) {
+        self.crashes += 1;
+        let synced = self.random.below(4);
+        self.world.crash(synced);
+        for client in &mut self.clients {
+            client.lost();
+            if !client.persistent {
+                self.judge.ended(client.index);
+            }
+        }
+    }
+
+    fn act(&mut self, index: usize) -> Result<(), String> {
+        self.read(index)?;
+        let client = &mut self.clients[index];
+        let Some(connection) = client.connection else {
+            self.connect(index);
+            return Ok(());
+        };
+        if !self.world.is_open(connection) {
+            self.lose(index);
+            return Ok(());
+        }
+        match self.random.below(40) {
+            0 => {
+                self.world.cut(connection);
+                self.lose(index);
+            }
+            1 => {
+                // From a second socket, while the first is still open.
+                self.takeovers += 1;
+                self.lose(index);
+                self.connect(index);
+            }
+            2..15 if client.live && client.unacknowledged.len() < 20 => {
+                let topic = TOPICS[self.random.below(TOPICS.len())];
+                let qos = QOS[self.random.below(3)];
+                let mark = client.publish(topic, qos, false);
+                self.judge.sent(mark, topic, qos, client.persistent);
+            }
+            15 if client.live && !client.subscribing => client.subscribe(),
+            // Any number of bytes reaches the broker.
+            _ => {
+                let length = self.random.below(client.out.len() + 1);
+                let bytes: Vec<u8> = client.out.drain(..length).collect();
+                if !bytes.is_empty() {
+                    self.world.send(connection, &bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, index: usize) {
+        let shard = self.random.below(self.world.shards.len());
+        let connection = self.world.open(shard);
+        self.clients[index].connect(connection);
+    }
+
+    fn lose(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        client.lost();
+        if !client.persistent {
+            self.judge.ended(index);
+        }
+    }
+
+    fn read(&mut self, index: usize) -> Result<(), String> {
+        let client = &mut self.clients[index];
+        let Some(connection) = client.connection else {
+            return Ok(());
+        };
+        let bytes = self.world.read(connection);
+        let mut events = Vec::new();
+        client.receive(&bytes, &mut events);
+        for event in events {
+            match event {
+                Event::Connected { present } => {
+                    // A CONNACK may have been lost with its connection: then the session is there
+                    // and its client did not know.
+                    if !present || !self.judge.knows(index) {
+                        self.judge.fresh(index, &client.filters, client.persistent);
+                    } else if !client.persistent {
+                        return Err("session present after Clean Start".into());
+                    }
+                }
+                Event::Subscribed => self.judge.subscribed(index),
+                Event::Acknowledged(mark) => self.judge.acknowledged(mark),
+                Event::Received {
+                    mark,
+                    topic,
+                    qos,
+                    retain,
+                } => {
+                    if qos > QoS::AtMostOnce
+                        && client.persistent
+                        && !self.world.log.holds(&mark.payload())
+                    {
+                        return Err(format!("{mark:?} was delivered before its commit"));
+                    }
+                    self.judge.received(index, mark, &topic, qos, retain)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody connects and reads until nothing moves any more.
+    fn come_to_rest(&mut self) -> Result<(), String> {
+        for _ in 0..10_000 {
+            self.world.run();
+            let mut quiet = true;
+            for index in 0..self.clients.len() {
+                self.read(index)?;
+                let client = &mut self.clients[index];
+                match client.connection {
+                    Some(connection) if self.world.is_open(connection) => {
+                        let bytes = std::mem::take(&mut client.out);
+                        if !bytes.is_empty() {
+                            quiet = false;
+                            self.world.send(connection, &bytes);
+                        }
+                    }
+                    Some(_) => {
+                        quiet = false;
+                        self.lose(index);
+                    }
+                    None => {
+                        quiet = false;
+                        self.connect(index);
+                    }
+                }
+            }
+            if quiet {
+                return Ok(());
+            }
+        }
+        Err("the clients do not come to rest".into())
+    }
+}
+
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    match std::env::var("HEADWATER_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+    {
+        Some(seed) => seed..seed + 1,
+        None => 0..count,
+    }
+}
+
+#[test]
+fn what_is_acknowledged_is_delivered_once_and_in_order() {
+    let (mut deliveries, mut acknowledged, mut crashes, mut takeovers) = (0, 0, 0, 0);
+    for seed in seeds(1_500) {
+        let mut schedule = Schedule::new(seed, false);
+        if let Err(finding) = schedule.run(1_500) {
+            panic!("seed {seed}: {finding}");
+        }
+        deliveries += schedule.judge.deliveries;
+        acknowledged += schedule.judge.acknowledged;
+        crashes += schedule.crashes;
+        takeovers += schedule.takeovers;
+    }
+    println!(
+        "{deliveries} deliveries, {acknowledged} acknowledged, {crashes} crashes, \
+         {takeovers} takeovers"
+    );
+    if std::env::var("HEADWATER_SEED").is_err() {
+        assert!(deliveries > 10_000 && acknowledged > 10_000 && crashes > 500 && takeovers > 500);
+    }
+}
+
+/// The judge can fail: a broker that does not commit Packet Identifiers is found out.
+#[test]
+fn a_broker_that_forgets_packet_ids_is_caught() {
+    let caught = (0..1_500).any(|seed| {
+        let outcome = Schedule::new(seed, true).run(1_500);
+        outcome.is_err_and(|finding| finding.contains("at QoS 2"))
+    });
+    assert!(caught);
+}
