@@ -1,0 +1,111 @@
+//! Arbitrary bytes and events into a Shard: no panic, and nothing grows past its bound.
+
+#![no_main]
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use headwater_mqtt_broker::{
+    Cause, Config, ConnectionId, Effect, Input, Limits, Now, Peer, Receipt, Shard, Shared,
+    distribute,
+};
+use libfuzzer_sys::fuzz_target;
+
+/// A CONNECT of each kind, so that most runs get past the door.
+const CONNECTS: [&[u8]; 3] = [
+    b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a",
+    b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x3c\x00\x01b",
+    b"\x10\x13\x00\x04MQTT\x05\x00\x00\x3c\x05\x11\x00\x00\x00\x64\x00\x01b",
+];
+
+fuzz_target!(|data: &[u8]| {
+    let limits = Limits {
+        queue_messages_max: 64,
+        output_bytes_max: 1 << 14,
+        ..Limits::default()
+    };
+    let shared = Arc::new(Shared::new(Config {
+        limits,
+        ..Config::default()
+    }));
+    let mut shard = Shard::new(shared.clone(), 0);
+    let mut now = Now {
+        mono_ms: 1,
+        wall_ms: 1,
+    };
+    let mut inputs: Vec<Input> = Vec::new();
+    let (mut connection, mut stored, mut owed) = (ConnectionId(0), 0_u64, 0_u64);
+    let mut rest = data;
+    while let [kind, length, tail @ ..] = rest {
+        let (piece, tail) = tail.split_at(usize::from(*length).min(tail.len()));
+        rest = tail;
+        match kind % 8 {
+            0 => {
+                connection = ConnectionId(connection.0 + 1);
+                inputs.push(Input::Opened {
+                    connection,
+                    peer: Peer { address: None },
+                });
+                let bytes = Bytes::from_static(CONNECTS[usize::from(kind / 8) % 3]);
+                inputs.push(Input::Received { connection, bytes });
+            }
+            1 => inputs.push(Input::Closed {
+                connection,
+                cause: Cause::Peer,
+            }),
+            2 => {
+                now.mono_ms += u64::from(*length) * 1_000;
+                now.wall_ms += i64::from(*length) * 1_000;
+                inputs.push(Input::Tick);
+            }
+            3 => inputs.push(Input::Drained { connection }),
+            _ => {
+                let bytes = Bytes::copy_from_slice(piece);
+                inputs.push(Input::Received { connection, bytes });
+            }
+        }
+        while !inputs.is_empty() {
+            let mut effects = Vec::new();
+            for input in inputs.drain(..) {
+                shard.step(now, input, &mut effects);
+            }
+            shard.settle(now, &mut effects);
+            let mut commits = Vec::new();
+            for effect in effects {
+                match effect {
+                    Effect::Flush(id) => {
+                        let output = shard.output(id).expect("an open connection is flushed");
+                        assert!(output.len() < 1 << 22);
+                        output.advance(output.remaining());
+                    }
+                    Effect::Close(id) => drop(shard.take_output(id).expect("kept until taken")),
+                    Effect::Load { request, .. } => {
+                        inputs.push(Input::Loaded {
+                            request,
+                            items: vec![None],
+                        });
+                    }
+                    Effect::Commit(commit) => {
+                        let mut receipt = Receipt::default();
+                        if commit.stores_message() {
+                            stored += 1;
+                            receipt.stored = Some(headwater_mqtt_broker::Position {
+                                partition: 1,
+                                offset: stored,
+                            });
+                        }
+                        if commit.owed.is_some() {
+                            owed += 1;
+                            receipt.owed = Some(owed);
+                        }
+                        commits.push((commit, Ok(receipt)));
+                    }
+                    _ => {}
+                }
+            }
+            let mut into = [Vec::new()];
+            distribute(&shared, commits, &mut into);
+            inputs.extend(into.into_iter().flatten());
+        }
+    }
+});
