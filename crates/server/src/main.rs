@@ -1,1 +1,10 @@
-fn main() {}
+//! The `headwater` program.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    headwater_server::run()
+}

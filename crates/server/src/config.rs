@@ -1,0 +1,375 @@
+//! The configuration: one TOML file, the environment, `--set`, in this order, later wins.
+//!
+//! For: the types of every key with its default, and reading the three layers into one [`Config`].
+//! Not for: opening anything a key names; the flows' meaning (`bridge`).
+//! Calls: `bridge` for flows and diagnostics. Called by: `serve`, `check`.
+//! Holds: an unknown key, a bad value, a bad flow refuse the whole configuration; an empty file is valid.
+
+mod layers;
+mod units;
+
+use std::net::SocketAddr;
+
+use headwater_bridge::{DeliverConfig, RouteConfig, SinkConfig};
+use serde::Deserialize;
+
+pub(crate) use layers::{ConfigError, Loaded, Sources, load};
+pub(crate) use units::{ByteSize, DurationMs};
+
+/// Everything that can be configured. `Config::default()` is what an empty file means.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Whether the three default flows stand while no flow is configured. Default true.
+    pub(crate) default_flows: bool,
+    /// When an acknowledgement is given. Default `sync`.
+    pub(crate) durability: Durability,
+    pub(crate) listeners: Listeners,
+    pub(crate) mqtt: Mqtt,
+    pub(crate) log: Log,
+    pub(crate) store: Store,
+    /// MQTT to log, in file order, the first match wins.
+    pub(crate) route: Vec<RouteConfig>,
+    /// Log to MQTT.
+    pub(crate) deliver: Vec<DeliverConfig>,
+    /// Log to documents.
+    pub(crate) sink: Vec<SinkConfig>,
+}
+
+/// When a write counts as done. Anything but `sync` can lose acknowledged messages when the
+/// machine dies, and is shown at start and in the metrics.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Durability {
+    /// On disk before it is acknowledged.
+    #[default]
+    Sync,
+    /// Synced every 100 ms, acknowledged before.
+    Interval,
+    /// Left to the operating system.
+    Os,
+}
+
+impl Durability {
+    /// The word of the configuration.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Interval => "interval",
+            Self::Os => "os",
+        }
+    }
+}
+
+/// One table for each door. All parse from the first version on; a door that is not built yet is
+/// named in the start block.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Listeners {
+    pub(crate) tcp: Listener,
+    pub(crate) tls: Listener,
+    pub(crate) ws: Listener,
+    pub(crate) wss: Listener,
+    pub(crate) quic: Listener,
+    pub(crate) kafka: Listener,
+    pub(crate) http: Listener,
+    pub(crate) https: Listener,
+}
+
+/// One door.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Listener {
+    /// Address and port; port 0 takes a free one. Default: loopback and the door's usual port.
+    pub(crate) bind: Option<SocketAddr>,
+    /// Whether it opens. Default true.
+    pub(crate) enabled: bool,
+    /// Lets anybody in on an address other than loopback. Default false: such an address is refused.
+    pub(crate) allow_anonymous: bool,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self {
+            bind: None,
+            enabled: true,
+            allow_anonymous: false,
+        }
+    }
+}
+
+impl Default for Listeners {
+    fn default() -> Self {
+        let door = Listener::default;
+        Self {
+            tcp: door(),
+            tls: door(),
+            ws: door(),
+            wss: door(),
+            quic: door(),
+            kafka: door(),
+            http: door(),
+            https: door(),
+        }
+    }
+}
+
+impl Listeners {
+    /// Every door with its name and usual port.
+    pub(crate) fn all(&self) -> [(&'static str, u16, &Listener); 8] {
+        [
+            ("tcp", 1883, &self.tcp),
+            ("tls", 8883, &self.tls),
+            ("ws", 8083, &self.ws),
+            ("wss", 8084, &self.wss),
+            ("quic", 14567, &self.quic),
+            ("kafka", 9092, &self.kafka),
+            ("http", 18083, &self.http),
+            ("https", 18084, &self.https),
+        ]
+    }
+}
+
+/// `[mqtt]`: limits that every MQTT door keeps.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Mqtt {
+    /// Threads that serve MQTT, 1 to 256; 0 takes the number of cores. Default 0.
+    pub(crate) shards: usize,
+    /// Largest packet taken, 64 B to 256 MiB. Default 16 MiB.
+    pub(crate) packet_bytes_max: ByteSize,
+    /// Unacknowledged QoS 1 and 2 PUBLISHes taken at once from a Client, 1 to 65,535. Default 1,000.
+    pub(crate) receive_maximum: u16,
+    /// Longest Keep Alive granted, in seconds; 0 grants every wish. Default 0.
+    pub(crate) keep_alive_seconds_max: u16,
+    /// How long a Session may outlive its connection. Default 7 days.
+    pub(crate) session_expiry_max: DurationMs,
+    /// Messages a Session may be owed; the oldest leave it beyond that. Default 1,000,000.
+    pub(crate) queue_messages_max: u32,
+    /// Bytes of messages a Session may be owed; the oldest leave it beyond that. Default 1 GiB.
+    pub(crate) queue_bytes_max: ByteSize,
+    /// Time a stranger has for its CONNECT. Default 5 s.
+    pub(crate) connect_timeout: DurationMs,
+    /// Connections in all; beyond it a new one is closed at once. Default 1,000,000.
+    pub(crate) connections_max: usize,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            shards: 0,
+            packet_bytes_max: ByteSize(16 << 20),
+            receive_maximum: 1000,
+            keep_alive_seconds_max: 0,
+            session_expiry_max: DurationMs::days(7),
+            queue_messages_max: 1_000_000,
+            queue_bytes_max: ByteSize(1 << 30),
+            connect_timeout: DurationMs(5_000),
+            connections_max: 1_000_000,
+        }
+    }
+}
+
+/// Where an arrow's end lives.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// In this process, on local disk.
+    #[default]
+    Embedded,
+    /// In an outside cluster. Parses; not built yet.
+    External,
+}
+
+/// Which synced copy an acknowledgement waits for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Ack {
+    /// The local log's.
+    #[default]
+    Local,
+    /// The outside cluster's. Parses; not built yet.
+    Kafka,
+}
+
+/// `[log]`: the records.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) mode: Mode,
+    /// Outside cluster, with `mode = "external"`.
+    pub(crate) bootstrap: Vec<String>,
+    pub(crate) ack: Ack,
+    /// Partitions of a topic that is made on first use, 1 to 1,000. Default 4.
+    pub(crate) partitions: u32,
+    /// How long records stay at least. Default 7 days.
+    pub(crate) retention_ms: DurationMs,
+    /// How many bytes of a partition stay at least; none means no limit. Default none.
+    pub(crate) retention_bytes: Option<ByteSize>,
+    /// Whether a topic is made on first use. Default true.
+    pub(crate) auto_create: bool,
+    /// Bytes of the write-ahead file before a checkpoint. Default 256 MiB, less on a small disk.
+    pub(crate) wal_bytes_max: Option<ByteSize>,
+    /// Size at which a segment is closed. Default 256 MiB.
+    pub(crate) segment_bytes: ByteSize,
+    /// What sinks and delivers that are behind may hold beyond retention before publishes are
+    /// refused. Default 10 GiB.
+    pub(crate) backlog_bytes_max: ByteSize,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Embedded,
+            bootstrap: Vec::new(),
+            ack: Ack::Local,
+            partitions: 4,
+            retention_ms: DurationMs::days(7),
+            retention_bytes: None,
+            auto_create: true,
+            wal_bytes_max: None,
+            segment_bytes: ByteSize(256 << 20),
+            backlog_bytes_max: ByteSize(10 << 30),
+        }
+    }
+}
+
+/// `[store]`: the documents.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Store {
+    pub(crate) mode: Mode,
+    /// Outside MongoDB, with `mode = "external"`.
+    pub(crate) uri: Option<String>,
+    /// How long documents stay. Default 30 days.
+    pub(crate) retention: DurationMs,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Embedded,
+            uri: None,
+            retention: DurationMs::days(30),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            default_flows: true,
+            durability: Durability::Sync,
+            listeners: Listeners::default(),
+            mqtt: Mqtt::default(),
+            log: Log::default(),
+            store: Store::default(),
+            route: Vec::new(),
+            deliver: Vec::new(),
+            sink: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What the types alone cannot hold: ranges, and doors that would open to the world. Each is
+    /// a key and a sentence with the next step.
+    pub(crate) fn problems(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        let mut wrong = |key: &str, sentence: String| found.push((key.to_owned(), sentence));
+        for (name, _, listener) in self.listeners.all() {
+            let Some(bind) = listener.bind else { continue };
+            if listener.enabled && !bind.ip().is_loopback() && !listener.allow_anonymous {
+                wrong(
+                    &format!("listeners.{name}.bind"),
+                    format!(
+                        "{bind} is reachable from other machines and no authenticator is configured; \
+                         bind it to 127.0.0.1, or say listeners.{name}.allow_anonymous = true to let \
+                         anybody in"
+                    ),
+                );
+            }
+        }
+        if self.mqtt.shards > 256 {
+            wrong(
+                "mqtt.shards",
+                format!("{} is not in 0..=256", self.mqtt.shards),
+            );
+        }
+        if !(64..=256 << 20).contains(&self.mqtt.packet_bytes_max.0) {
+            wrong("mqtt.packet_bytes_max", "not in 64 B..=256 MiB".to_owned());
+        }
+        if self.mqtt.receive_maximum == 0 {
+            wrong(
+                "mqtt.receive_maximum",
+                "0 would let nobody publish; take 1..=65535".to_owned(),
+            );
+        }
+        if !(1..=1000).contains(&self.log.partitions) {
+            wrong(
+                "log.partitions",
+                format!("{} is not in 1..=1000", self.log.partitions),
+            );
+        }
+        if !(64 << 10..=1 << 30).contains(&self.log.segment_bytes.0) {
+            wrong("log.segment_bytes", "not in 64 KiB..=1 GiB".to_owned());
+        }
+        if self.log.wal_bytes_max.is_some_and(|size| size.0 < 1 << 20) {
+            wrong("log.wal_bytes_max", "less than 1 MiB".to_owned());
+        }
+        let unbuilt = |what: &str| format!("{what} is not built yet; take \"embedded\"");
+        if self.log.mode == Mode::External || self.log.ack == Ack::Kafka {
+            wrong("log.mode", unbuilt("an outside Kafka"));
+        }
+        if self.store.mode == Mode::External {
+            wrong("store.mode", unbuilt("an outside MongoDB"));
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_file_is_the_default() {
+        assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn all_listener_tables_parse() {
+        for name in ["tcp", "tls", "ws", "wss", "quic", "kafka", "http", "https"] {
+            let text = format!("[listeners.{name}]\nbind = \"127.0.0.1:0\"\nenabled = false\n");
+            let config: Config = toml::from_str(&text).unwrap();
+            let found = config
+                .listeners
+                .all()
+                .into_iter()
+                .find(|door| door.0 == name)
+                .unwrap();
+            assert!(!found.2.enabled);
+        }
+    }
+
+    #[test]
+    fn address_of_other_machines_needs_a_word() {
+        let open = "[listeners.tcp]\nbind = \"0.0.0.0:1883\"\n";
+        let config: Config = toml::from_str(open).unwrap();
+        assert_eq!(config.problems().len(), 1);
+        assert!(
+            config.problems()[0]
+                .1
+                .contains("listeners.tcp.allow_anonymous = true")
+        );
+        let said: Config = toml::from_str(&format!("{open}allow_anonymous = true\n")).unwrap();
+        assert_eq!(said.problems(), []);
+        let off: Config = toml::from_str(&format!("{open}enabled = false\n")).unwrap();
+        assert_eq!(off.problems(), []);
+    }
+
+    #[test]
+    fn default_has_no_problem() {
+        assert_eq!(Config::default().problems(), []);
+    }
+}

@@ -1,0 +1,178 @@
+//! MQTT's threads: one a shard, the loader, and the doors that hand sockets to them.
+//!
+//! For: starting them over a restored log, spreading connections, stopping all of it.
+//! Not for: what happens on a connection (`connection`, `mqtt-broker`).
+//! Calls: `shard`, `restore`, `retire`. Called by: `serve`.
+
+mod clock;
+pub(crate) mod commits;
+mod connection;
+mod convert;
+mod doors;
+pub(crate) mod inbox;
+mod injections;
+mod loader;
+mod restore;
+pub(crate) mod retire;
+pub(crate) mod shard;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+use headwater_commitlog::{Log, PartitionId};
+use headwater_mqtt_broker as broker;
+
+pub(crate) use clock::wall_ms;
+pub(crate) use convert::{incoming, message};
+pub(crate) use doors::accept;
+pub(crate) use injections::{Injected, Injections};
+
+use crate::flows::Current;
+use commits::{Committer, TopicRules};
+use inbox::Inbox;
+use loader::Loader;
+use retire::Retirements;
+use shard::{Common, Mail, ShardThread};
+
+/// What the threads count besides the broker's own numbers.
+#[derive(Default)]
+pub(crate) struct Counters {
+    /// Open sockets, CONNECT seen or not.
+    pub(crate) connections: AtomicUsize,
+    pub(crate) panics: AtomicU64,
+    /// Sockets closed at once because there were too many.
+    pub(crate) refused: AtomicU64,
+    /// Each shard's numbers as of its last turn of the clock.
+    pub(crate) broker: Mutex<Vec<broker::Counts>>,
+}
+
+impl Counters {
+    /// The broker's numbers over all shards.
+    pub(crate) fn totals(&self) -> broker::Counts {
+        let mut sum = broker::Counts::default();
+        for counts in self
+            .broker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
+            sum.add(counts);
+        }
+        sum
+    }
+}
+
+/// Where the internal partitions are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Internal {
+    /// `__headwater_owed`: to whom which message is owed.
+    pub(crate) owed: PartitionId,
+    /// `__headwater_kept`: messages that no topic of the user's keeps.
+    pub(crate) kept: PartitionId,
+}
+
+/// What MQTT is started with.
+pub(crate) struct Setup {
+    pub(crate) log: Log,
+    pub(crate) flows: Arc<Current>,
+    pub(crate) limits: broker::Limits,
+    pub(crate) shards: usize,
+    pub(crate) internal: Internal,
+    pub(crate) rules: TopicRules,
+}
+
+/// The running threads.
+pub(crate) struct Mqtt {
+    pub(crate) common: Arc<Common>,
+    pub(crate) shared: Arc<broker::Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Mqtt {
+    /// Restores the broker and starts its threads; no door is open yet.
+    pub(crate) fn start(setup: Setup) -> anyhow::Result<Self> {
+        let Setup {
+            log,
+            flows,
+            limits,
+            shards,
+            internal,
+            rules,
+        } = setup;
+        let shared = Arc::new(broker::Shared::new(broker::Config {
+            shards,
+            limits,
+            routes: Box::new(crate::flows::RouteQuestion(Arc::clone(&flows))),
+            policy: Box::new(broker::AllowAll),
+            seed: uuid::Uuid::new_v4().as_u64_pair().0,
+        }));
+        let epoch = std::time::Instant::now();
+        let now = broker::Now {
+            mono_ms: 0,
+            wall_ms: wall_ms(),
+        };
+        let restored = restore::restore(&log, &shared, internal.owed, now)?;
+        let inboxes: Arc<[Inbox<Mail>]> = (0..shards).map(|_| Inbox::new()).collect();
+        for (inputs, inbox) in restored.into_iter().zip(inboxes.iter()) {
+            inbox.put(inputs.into_iter().map(Mail::Input));
+        }
+        let injections = Arc::new(Injections::default());
+        let committer = Arc::new(Committer::new(
+            log.clone(),
+            Arc::clone(&shared),
+            Arc::clone(&inboxes),
+            flows,
+            Arc::clone(&injections),
+            rules,
+            internal,
+        ));
+        let (loader, _loading) = Loader::start(log.clone(), Arc::clone(&inboxes))?;
+        let counters = Arc::new(Counters {
+            broker: Mutex::new(vec![broker::Counts::default(); shards]),
+            ..Counters::default()
+        });
+        let retirements = Arc::new(Retirements::start(log, Arc::clone(&inboxes), internal)?);
+        let common = Arc::new(Common {
+            epoch,
+            inboxes,
+            committer,
+            loader,
+            injections,
+            retirements,
+            counters,
+        });
+        let mut threads = Vec::new();
+        for index in 0..shards {
+            let core = broker::Shard::new(Arc::clone(&shared), index);
+            let common = Arc::clone(&common);
+            let run = move || {
+                if let Err(error) = ShardThread::run(index, core, common) {
+                    tracing::error!(shard = index, %error, "an MQTT thread could not run");
+                }
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("mqtt-{index}"))
+                .spawn(run);
+            threads.push(thread.context("cannot start a thread for MQTT")?);
+        }
+        Ok(Self {
+            common,
+            shared,
+            threads,
+        })
+    }
+
+    /// Says goodbye to every Client; returns once all are gone and all is committed.
+    pub(crate) fn stop(self) {
+        for inbox in self.common.inboxes.iter() {
+            inbox.put([Mail::Stop]);
+        }
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("an MQTT thread ended in a panic");
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Drives one network connection: bytes in, bytes out, for any stream.
+//!
+//! For: reading when the shard may take more, writing what the shard has put out, ending.
+//! Not for: any decision about MQTT. A transport is a stream and its accept loop; this driver is
+//! shared by all of them.
+//! Calls: `shard`. Called by: `shard`, once an accepted socket has arrived there.
+//! Holds: an idle connection owns no buffer: reads go to the shard's scratch, writes leave from the
+//! shard's output.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Buf;
+use headwater_mqtt_broker::{Cause, ConnectionId, Input};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+use tracing::trace;
+
+use super::shard::{ReadGate, ShardThread};
+
+/// Reads of one connection before the others get their turn.
+const READS_A_TURN: usize = 4;
+/// How long a peer may take to read its last packet and close its side.
+const LINGER: Duration = Duration::from_millis(500);
+/// What a peer may still send meanwhile; more ends the waiting.
+const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// Serves `stream` as `connection` until either side ends it.
+pub(crate) async fn drive<S>(shard: Rc<ShardThread>, connection: ConnectionId, mut stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match poll_fn(|cx| poll_connection(&shard, connection, &mut stream, cx)).await {
+        Ended::Gone => shard.step(Input::Closed {
+            connection,
+            cause: Cause::Peer,
+        }),
+        Ended::Asked => say_last(&shard, connection, &mut stream).await,
+    }
+    shard.forget(connection);
+}
+
+/// Why a connection is no longer served.
+enum Ended {
+    /// The peer or the network ended it.
+    Gone,
+    /// The broker did.
+    Asked,
+}
+
+fn poll_connection<S>(
+    shard: &ShardThread,
+    connection: ConnectionId,
+    stream: &mut S,
+    cx: &mut Context<'_>,
+) -> Poll<Ended>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    shard.register(connection, cx.waker());
+    if let Poll::Ready(Err(_)) = poll_write(shard, connection, stream, cx) {
+        return Poll::Ready(Ended::Gone);
+    }
+    for _ in 0..READS_A_TURN {
+        match shard.read_gate(connection) {
+            ReadGate::Closing => return Poll::Ready(Ended::Asked),
+            ReadGate::Paused => return Poll::Pending,
+            ReadGate::Open => {}
+        }
+        let bytes = {
+            let mut scratch = shard.scratch();
+            match ready!(poll_read_buf(Pin::new(&mut *stream), cx, &mut *scratch)) {
+                Ok(0) => return Poll::Ready(Ended::Gone),
+                Ok(read) => scratch.split_to(read).freeze(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return Poll::Ready(Ended::Gone),
+            }
+        };
+        shard.step(Input::Received { connection, bytes });
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// Writes what waits for the socket. Pending when the socket takes no more.
+fn poll_write<S>(
+    shard: &ShardThread,
+    connection: ConnectionId,
+    stream: &mut S,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>>
+where
+    S: AsyncWrite + Unpin,
+{
+    {
+        let mut core = shard.core();
+        let Some(output) = core.output(connection) else {
+            return Poll::Ready(Ok(()));
+        };
+        while output.has_remaining() {
+            match poll_write_buf(Pin::new(&mut *stream), cx, output) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    drop(core);
+                    shard.blocked(connection);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+    if shard.was_blocked(connection) {
+        // The session held back what the full output had no room for.
+        shard.step(Input::Drained { connection });
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Writes the last packets, so far as the peer takes them at once, and closes our side. What the
+/// peer still sends is read and dropped for a moment: a socket closed over unread bytes is reset,
+/// and the reset may overtake the DISCONNECT that says why.
+async fn say_last<S>(shard: &ShardThread, connection: ConnectionId, stream: &mut S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some(mut output) = shard.take_last(connection) else {
+        return;
+    };
+    let said = timeout(LINGER, async {
+        stream.write_all_buf(&mut output).await?;
+        stream.shutdown().await?;
+        let mut left = LINGER_BYTES_MAX;
+        let mut dropped = [0; 4096];
+        while left > 0 {
+            match stream.read(&mut dropped).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        io::Result::Ok(())
+    });
+    if !matches!(said.await, Ok(Ok(()))) {
+        trace!(?connection, "the peer did not take its last packet");
+    }
+}

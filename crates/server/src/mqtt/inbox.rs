@@ -1,0 +1,117 @@
+//! What other threads have for a shard: a queue with one reader that is woken only when it sleeps.
+//!
+//! For: the committer's deliveries and other shards' messages, in the order they were put in.
+//! Not for: deciding anything. Called by: `shard` (reads), `commits` and other shards (write).
+//! Holds: a writer never waits. What bounds the queue is that a congested inbox stops the shards
+//! that feed it from reading their sockets ([`Inbox::congested`]).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Items in an inbox above which those who feed it stop reading sockets. One item is one batch.
+const CONGESTED_AT: usize = 1024;
+
+/// One shard's queue of `T`.
+pub(crate) struct Inbox<T> {
+    state: Mutex<State<T>>,
+    len: AtomicUsize,
+}
+
+struct State<T> {
+    mail: Vec<T>,
+    /// Set only while the reader sleeps.
+    reader: Option<Waker>,
+}
+
+impl<T> Inbox<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                mail: Vec::new(),
+                reader: None,
+            }),
+            len: AtomicUsize::new(0),
+        }
+    }
+
+    /// Puts `mail` behind what is there, and wakes the reader when it sleeps.
+    pub(crate) fn put(&self, mail: impl IntoIterator<Item = T>) {
+        let reader = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.mail.extend(mail);
+            self.len.store(state.mail.len(), Ordering::Relaxed);
+            if state.mail.is_empty() {
+                None
+            } else {
+                state.reader.take()
+            }
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Moves everything to the empty `into`, or registers the reader for the next `put`.
+    pub(crate) fn poll_take(&self, cx: &Context<'_>, into: &mut Vec<T>) -> Poll<()> {
+        debug_assert!(into.is_empty(), "what was taken before is not yet handled");
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.mail.is_empty() {
+            state.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        std::mem::swap(&mut state.mail, into);
+        self.len.store(0, Ordering::Relaxed);
+        Poll::Ready(())
+    }
+
+    /// Whether the shards that feed this inbox should stop reading from their sockets.
+    pub(crate) fn congested(&self) -> bool {
+        self.len.load(Ordering::Relaxed) >= CONGESTED_AT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU32;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn sleeping_reader_is_woken_once_and_a_busy_one_not_at_all() {
+        let (inbox, count) = (Inbox::new(), Arc::new(Count::default()));
+        let waker = Waker::from(Arc::clone(&count));
+        let cx = Context::from_waker(&waker);
+        let mut taken = Vec::new();
+        inbox.put([1]);
+        assert!(inbox.poll_take(&cx, &mut taken).is_ready());
+        assert_eq!(count.0.load(Ordering::Relaxed), 0, "nobody slept");
+        taken.clear();
+        assert!(inbox.poll_take(&cx, &mut taken).is_pending());
+        inbox.put([2]);
+        inbox.put([3, 4]);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(inbox.poll_take(&cx, &mut taken).is_ready());
+        assert_eq!(taken, [2, 3, 4]);
+    }
+
+    #[test]
+    fn inbox_that_nobody_reads_is_congested() {
+        let inbox = Inbox::new();
+        inbox.put(0..CONGESTED_AT - 1);
+        assert!(!inbox.congested());
+        inbox.put([0]);
+        assert!(inbox.congested());
+    }
+}

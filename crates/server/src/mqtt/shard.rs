@@ -1,0 +1,504 @@
+//! One MQTT thread: its shard of the broker, its connections, and the pump between them and the rest.
+//!
+//! For: carrying out what the shard decides: flushing, closing, committing, loading, telling other
+//! shards; and handing it what arrives, in order.
+//! Not for: MQTT's rules (`headwater_mqtt_broker`), the log's units (`commits`).
+//! Calls: `inbox`, `connection`, `commits`, `loader`. Called by: `mqtt`.
+//! Holds: a socket never leaves its thread. What one turn of the thread causes leaves as one
+//! submission to the log and one batch to each other shard.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::net::TcpStream as StdTcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use foldhash::fast::FixedState;
+use headwater_mqtt_broker::{
+    Commit, ConnectionId, Effect, Input, Output, Peer, Shard, ShardMessage,
+};
+use headwater_mqtt_codec::DisconnectReason;
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::{debug, error};
+
+use super::Counters;
+use super::clock::Clock;
+use super::commits::Committer;
+use super::connection::drive;
+use super::inbox::Inbox;
+use super::injections::Injections;
+use super::loader::Loader;
+use super::retire::Retirements;
+
+/// Room that a read may fill; one for all connections of the thread.
+const SCRATCH_BYTES: usize = 64 << 10;
+/// A deadline further away than this is looked at again then.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+
+/// What reaches a shard from outside its thread.
+pub(crate) enum Mail {
+    /// From the committer, in commit order, or for the broker as it stands.
+    Input(Input),
+    /// From another shard.
+    Peer(ShardMessage),
+    /// A socket to serve from now on.
+    Accepted(StdTcpStream, Peer),
+    /// Every other shard may read again: this thread's full inbox has been emptied.
+    Relieved,
+    /// Says goodbye to every client; the thread ends once all have gone and all is committed.
+    Stop,
+}
+
+/// Whether a connection may read.
+pub(crate) enum ReadGate {
+    Open,
+    /// Woken when it may go on.
+    Paused,
+    /// Only what is put out is still to be written.
+    Closing,
+}
+
+/// What the thread holds for a connection besides the shard's own state.
+#[derive(Default)]
+struct Link {
+    waker: Option<Waker>,
+    paused: bool,
+    /// The socket did not take all of the output.
+    blocked: bool,
+    /// What is still to be written before the close.
+    last: Option<Box<Output>>,
+}
+
+/// What one turn of the thread gathers for others.
+#[expect(clippy::vec_box, reason = "boxed by the broker; moved on, never rebuilt")]
+struct Round {
+    commits: Vec<Box<Commit>>,
+    peers: Vec<Vec<Mail>>,
+    pump: Option<Waker>,
+}
+
+/// What all shard threads share.
+pub(crate) struct Common {
+    /// Zero of `Now::mono_ms`, the same for all shards: deadlines move between them with sessions.
+    pub(crate) epoch: std::time::Instant,
+    pub(crate) inboxes: Arc<[Inbox<Mail>]>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) loader: Loader,
+    pub(crate) injections: Arc<Injections>,
+    pub(crate) retirements: Arc<Retirements>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// One shard's thread.
+pub(crate) struct ShardThread {
+    index: usize,
+    common: Arc<Common>,
+    core: RefCell<Shard>,
+    links: RefCell<HashMap<ConnectionId, Link, FixedState>>,
+    scratch: RefCell<BytesMut>,
+    effects: RefCell<Vec<Effect>>,
+    round: RefCell<Round>,
+    clock: Clock,
+    next_connection: Cell<u64>,
+    /// Whether connections wait because another shard's inbox is congested.
+    held: Cell<bool>,
+    stopping: Cell<bool>,
+    /// Commits handed to the log and not answered.
+    pending: Cell<usize>,
+}
+
+impl ShardThread {
+    /// Runs the shard on this thread until it was stopped and everything has ended.
+    pub(crate) fn run(index: usize, core: Shard, common: Arc<Common>) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let peers = common.inboxes.iter().map(|_| Vec::new()).collect();
+        let shard = Rc::new(Self {
+            index,
+            core: RefCell::new(core),
+            links: RefCell::default(),
+            scratch: RefCell::new(BytesMut::with_capacity(SCRATCH_BYTES)),
+            effects: RefCell::default(),
+            round: RefCell::new(Round {
+                commits: Vec::new(),
+                peers,
+                pump: None,
+            }),
+            clock: Clock::new(common.epoch),
+            next_connection: Cell::new(0),
+            held: Cell::new(false),
+            stopping: Cell::new(false),
+            pending: Cell::new(0),
+            common,
+        });
+        tokio::task::LocalSet::new().block_on(&runtime, shard.pump());
+        Ok(())
+    }
+
+    /// Tells the shard one input and carries out what it causes at once; what it gathers is
+    /// settled at the end of this turn.
+    pub(crate) fn step(&self, input: Input) {
+        let connection = match &input {
+            Input::Received { connection, .. } | Input::Drained { connection } => Some(*connection),
+            _ => None,
+        };
+        let now = self.clock.now();
+        if !self.guarded(|core, effects| core.step(now, input, effects))
+            && let Some(connection) = connection
+        {
+            // Only whoever sent it loses its connection.
+            let reason = DisconnectReason::UnspecifiedError;
+            self.guarded(|core, effects| {
+                core.step(now, Input::Disconnect { connection, reason }, effects);
+            });
+        }
+        self.gather(|_| {});
+    }
+
+    fn settle(&self) {
+        let now = self.clock.now();
+        self.guarded(|core, effects| core.settle(now, effects));
+    }
+
+    /// Lets the shard work and carries out the effects. False when a bug ended the work.
+    fn guarded(&self, work: impl FnOnce(&mut Shard, &mut Vec<Effect>)) -> bool {
+        let mut effects = self.effects.take();
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            work(&mut self.core.borrow_mut(), &mut effects);
+        }));
+        for effect in effects.drain(..) {
+            self.carry_out(effect);
+        }
+        self.effects.replace(effects);
+        if done.is_err() {
+            self.common.counters.panics.fetch_add(1, Ordering::Relaxed);
+            error!(shard = self.index, "a bug ended the handling of one input");
+        }
+        done.is_ok()
+    }
+
+    fn carry_out(&self, effect: Effect) {
+        match effect {
+            Effect::Flush(connection) => self.wake(connection),
+            Effect::Close(connection) => self.close(connection),
+            Effect::Pause(connection) => self.with_link(connection, |link| link.paused = true),
+            Effect::Resume(connection) => {
+                self.with_link(connection, |link| link.paused = false);
+                self.wake(connection);
+            }
+            Effect::Commit(commit) => self.gather(|round| round.commits.push(commit)),
+            Effect::ToShard(shard, message) => self.gather(|round| {
+                if let Some(peer) = round.peers.get_mut(shard) {
+                    peer.push(Mail::Peer(message));
+                }
+            }),
+            Effect::Load {
+                request,
+                positions,
+                bytes_max,
+            } => {
+                self.common
+                    .loader
+                    .load(self.index, request, positions, bytes_max);
+            }
+            Effect::Injected { ticket, outcome } => {
+                self.common.injections.answered(ticket, outcome);
+            }
+            Effect::Owes {
+                partition,
+                before,
+                references,
+            } => {
+                self.common
+                    .retirements
+                    .answered(partition, before, references);
+            }
+        }
+    }
+
+    /// Adds to what leaves at the end of this turn.
+    fn gather(&self, add: impl FnOnce(&mut Round)) {
+        let mut round = self.round.borrow_mut();
+        add(&mut round);
+        if let Some(pump) = round.pump.take() {
+            pump.wake();
+        }
+    }
+
+    fn with_link(&self, connection: ConnectionId, change: impl FnOnce(&mut Link)) {
+        if let Some(link) = self.links.borrow_mut().get_mut(&connection) {
+            change(link);
+        }
+    }
+
+    fn wake(&self, connection: ConnectionId) {
+        if let Some(waker) = self
+            .links
+            .borrow()
+            .get(&connection)
+            .and_then(|link| link.waker.as_ref())
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn close(&self, connection: ConnectionId) {
+        let output = self.core().take_output(connection).unwrap_or_default();
+        self.with_link(connection, |link| link.last = Some(Box::new(output)));
+        self.wake(connection);
+    }
+
+    /// Lets the connection's task be woken.
+    pub(crate) fn register(&self, connection: ConnectionId, waker: &Waker) {
+        self.with_link(connection, |link| match &mut link.waker {
+            Some(known) if known.will_wake(waker) => {}
+            slot => *slot = Some(waker.clone()),
+        });
+    }
+
+    /// Whether the connection may read now.
+    pub(crate) fn read_gate(&self, connection: ConnectionId) -> ReadGate {
+        let links = self.links.borrow();
+        let Some(link) = links.get(&connection) else {
+            return ReadGate::Closing;
+        };
+        if link.last.is_some() {
+            return ReadGate::Closing;
+        }
+        if link.paused || self.held.get() {
+            return ReadGate::Paused;
+        }
+        ReadGate::Open
+    }
+
+    /// Remembers that the socket takes no more for now.
+    pub(crate) fn blocked(&self, connection: ConnectionId) {
+        self.with_link(connection, |link| link.blocked = true);
+    }
+
+    /// Whether the socket had not taken all before; asked once it has.
+    pub(crate) fn was_blocked(&self, connection: ConnectionId) -> bool {
+        let mut links = self.links.borrow_mut();
+        links
+            .get_mut(&connection)
+            .is_some_and(|link| std::mem::take(&mut link.blocked))
+    }
+
+    /// What the broker wanted to say last to a connection that it closes.
+    pub(crate) fn take_last(&self, connection: ConnectionId) -> Option<Output> {
+        self.links
+            .borrow_mut()
+            .get_mut(&connection)?
+            .last
+            .take()
+            .map(|last| *last)
+    }
+
+    /// Drops what the thread holds for a connection that has ended.
+    pub(crate) fn forget(&self, connection: ConnectionId) {
+        self.links.borrow_mut().remove(&connection);
+        self.common
+            .counters
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+        if self.stopping.get() {
+            self.gather(|_| {});
+        }
+    }
+
+    pub(crate) fn core(&self) -> RefMut<'_, Shard> {
+        self.core.borrow_mut()
+    }
+
+    /// The buffer that the next read fills. What earlier reads left to others is not in it.
+    pub(crate) fn scratch(&self) -> RefMut<'_, BytesMut> {
+        let mut scratch = self.scratch.borrow_mut();
+        if scratch.capacity() < SCRATCH_BYTES / 4 {
+            scratch.reserve(SCRATCH_BYTES);
+        }
+        scratch
+    }
+
+    async fn pump(self: Rc<Self>) {
+        let mut timer = Box::pin(sleep_until(Instant::now()));
+        let mut mail = Vec::new();
+        poll_fn(|cx| self.poll_pump(cx, &mut mail, timer.as_mut())).await;
+    }
+
+    fn poll_pump(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        mail: &mut Vec<Mail>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Poll<()> {
+        let Some(inbox) = self.common.inboxes.get(self.index) else {
+            return Poll::Ready(());
+        };
+        // Until this turn's round is sent, what joins it needs no further wake-up.
+        self.round.borrow_mut().pump = None;
+        let was_congested = inbox.congested();
+        if inbox.poll_take(cx, mail).is_ready() {
+            for item in mail.drain(..) {
+                self.open_mail(item);
+            }
+            // What came meanwhile waits until the connections had their turn.
+            cx.waker().wake_by_ref();
+        }
+        if was_congested {
+            self.relieve_others();
+        }
+        if timer.as_mut().poll_fire(cx) {
+            self.step(Input::Tick);
+            self.count();
+        }
+        self.settle();
+        self.send_round(cx);
+        self.hold_while_congested();
+        self.arm(timer, cx);
+        if self.stopping.get() && self.links.borrow().is_empty() && self.pending.get() == 0 {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    fn open_mail(self: &Rc<Self>, mail: Mail) {
+        match mail {
+            Mail::Input(input) => {
+                if matches!(input, Input::Committed { .. }) {
+                    self.pending.set(self.pending.get().saturating_sub(1));
+                }
+                self.step(input);
+            }
+            Mail::Peer(message) => self.step(Input::FromShard(message)),
+            Mail::Accepted(socket, peer) => self.accept(socket, peer),
+            Mail::Relieved => self.release(),
+            Mail::Stop => {
+                self.stopping.set(true);
+                self.step(Input::Stop);
+            }
+        }
+    }
+
+    fn accept(self: &Rc<Self>, socket: StdTcpStream, peer: Peer) {
+        let stream = match TcpStream::from_std(socket) {
+            Ok(stream) if !self.stopping.get() => stream,
+            Ok(_) => {
+                self.common
+                    .counters
+                    .connections
+                    .fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+            Err(error) => {
+                debug!(%error, "an accepted socket could not be watched");
+                self.common
+                    .counters
+                    .connections
+                    .fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+        };
+        let connection = ConnectionId(self.next_connection.get());
+        self.next_connection.set(connection.0 + 1);
+        self.links.borrow_mut().insert(connection, Link::default());
+        self.step(Input::Opened { connection, peer });
+        spawn_local(drive(Rc::clone(self), connection, stream));
+    }
+
+    /// Sends what this turn gathered: one submission to the log, one batch to each other shard.
+    fn send_round(&self, cx: &Context<'_>) {
+        let commits = {
+            let mut round = self.round.borrow_mut();
+            for (peer, inbox) in round.peers.iter_mut().zip(self.common.inboxes.iter()) {
+                if !peer.is_empty() {
+                    inbox.put(peer.drain(..));
+                }
+            }
+            round.pump = Some(cx.waker().clone());
+            std::mem::take(&mut round.commits)
+        };
+        if !commits.is_empty() {
+            self.pending.set(self.pending.get() + commits.len());
+            self.common.committer.submit(self.index, commits);
+        }
+    }
+
+    /// Stops reading while another shard does not keep up with what comes from here.
+    fn hold_while_congested(&self) {
+        let congested = (self.common.inboxes.iter().enumerate())
+            .any(|(index, inbox)| index != self.index && inbox.congested());
+        if congested {
+            self.held.set(true);
+        } else if self.held.get() {
+            self.release();
+        }
+    }
+
+    /// Shows the shard's numbers to the metrics.
+    fn count(&self) {
+        let counts = self.core().counts();
+        let mut all = self
+            .common
+            .counters
+            .broker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = all.get_mut(self.index) {
+            *own = counts;
+        }
+    }
+
+    fn release(&self) {
+        if self.held.replace(false) {
+            for link in self.links.borrow().values() {
+                if let Some(waker) = &link.waker {
+                    waker.wake_by_ref();
+                }
+            }
+        }
+    }
+
+    fn relieve_others(&self) {
+        for (index, inbox) in self.common.inboxes.iter().enumerate() {
+            if index != self.index {
+                inbox.put([Mail::Relieved]);
+            }
+        }
+    }
+
+    fn arm(&self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
+        let latest = Instant::now() + IDLE_TICK;
+        let wanted = self
+            .core()
+            .deadline()
+            .map_or(latest, |at| self.clock.instant(at).min(latest));
+        if timer.is_elapsed() || wanted < timer.deadline() {
+            timer.as_mut().reset(wanted);
+            // A timer wakes only those who have asked it since it was set.
+            if timer.poll_fire(cx) {
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+}
+
+/// `poll` under a name that says what is asked.
+trait PollFire {
+    fn poll_fire(self, cx: &mut Context<'_>) -> bool;
+}
+
+impl PollFire for Pin<&mut Sleep> {
+    fn poll_fire(self, cx: &mut Context<'_>) -> bool {
+        Future::poll(self, cx).is_ready()
+    }
+}

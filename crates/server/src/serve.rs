@@ -1,0 +1,492 @@
+//! `headwater serve`: puts the house together, keeps it, takes it down.
+//!
+//! For: the order of things. Up: configuration, data directory, ports bound, log recovered,
+//! sessions restored, flows started, doors opened. Down: doors closed, clients told, what was
+//! accepted committed and carried on, log closed.
+//! Not for: anything those parts do themselves.
+//! Calls: every module of this crate. Called by: the command line.
+//! Holds: no door accepts before everything behind it stands.
+
+mod housekeeping;
+mod reload;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, bail};
+use headwater_commitlog::fs::RealFs;
+use headwater_commitlog::{
+    Admin, CommitError, INTERNAL_PREFIX, Log, Options, PartitionId, TopicConfig, Unit,
+};
+use headwater_dashboard::ListenerState;
+use headwater_docstore::Store;
+use headwater_kafka_server::KafkaServer;
+use headwater_mqtt_broker::Limits;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Serve, Target};
+use crate::config::{Config, Durability, Loaded, Sources, load};
+use crate::data_dir;
+use crate::flows::delivers::{DeliverCounters, Delivers};
+use crate::flows::sinks::{SinkCounters, Sinks};
+use crate::flows::{Current, Signal};
+use crate::http::Running;
+use crate::listen::{Door, bind};
+use crate::mqtt::commits::TopicRules;
+use crate::mqtt::{Internal, Mqtt, Setup, accept};
+use crate::start_block;
+use housekeeping::Housekeeping;
+
+/// Topics that are there from the first start.
+const FIRST_TOPICS: [&str; 2] = ["mqtt", "mqtt.commands"];
+/// Threads for everything but MQTT.
+const OTHER_THREADS: usize = 2;
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(target: &Target, options: &Serve) -> anyhow::Result<ExitCode> {
+    let filter =
+        EnvFilter::try_from_env("HEADWATER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let sources = Sources::of_process(options.config.as_deref(), &options.set);
+    let loaded = load(&sources)?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let dir = data_dir::locate(target.data_dir.as_deref())?;
+    data_dir::make(&dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(OTHER_THREADS)
+        .thread_name("other")
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    let house = House::build(&runtime, &dir, loaded)?;
+    house.open(&runtime, options.ready_file.as_deref(), &sources)
+}
+
+/// Everything that runs, before the doors are open.
+struct House {
+    config: Config,
+    dir: std::path::PathBuf,
+    doors: Vec<Door>,
+    log: Log,
+    key: String,
+    flows: Arc<Current>,
+    mqtt: Mqtt,
+    running: Arc<Running>,
+    signals: Signals,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Wakes the threads that wait for records.
+#[derive(Clone, Default)]
+struct Signals {
+    sinks: Arc<Signal>,
+    delivers: Arc<Signal>,
+    housekeeping: Arc<Signal>,
+}
+
+impl House {
+    fn build(runtime: &Runtime, dir: &Path, loaded: Loaded) -> anyhow::Result<Self> {
+        let Loaded { config, flows, .. } = loaded;
+        let doors = bind_doors(&config)?;
+        let key = data_dir::make_key(dir)?;
+        let log = Log::open(Arc::new(RealFs), log_options(&config, dir))
+            .with_context(|| format!("cannot open the log in {}", dir.display()))?;
+        log.on_failure(Box::new(|reason| {
+            // The restart trusts only what reads back; going on could acknowledge what is lost.
+            writeln!(
+                std::io::stderr(),
+                "headwater: THE LOG HAS FAILED: {reason}. Nothing more is acknowledged; this process \
+                 ends now. Check the disk, then start it again: it recovers by itself."
+            ).ok();
+            std::process::exit(1);
+        }));
+        for name in FIRST_TOPICS {
+            make_topic(&log, name, config.log.partitions)?;
+        }
+        let internal = Internal {
+            owed: make_topic(&log, &format!("{INTERNAL_PREFIX}owed"), 1)?,
+            kept: make_topic(&log, &format!("{INTERNAL_PREFIX}kept"), 1)?,
+        };
+        let store = Store::open(&dir.join("store"), headwater_docstore::Options::default())
+            .context("cannot open the document store")?;
+        let flows = Arc::new(Current::new(flows));
+        let mqtt = Mqtt::start(Setup {
+            log: log.clone(),
+            flows: Arc::clone(&flows),
+            limits: limits(&config),
+            shards: shards(&config),
+            internal,
+            rules: TopicRules {
+                auto_create: config.log.auto_create,
+                partitions: config.log.partitions,
+            },
+        })?;
+        let _inside = runtime.enter();
+        let kafka = KafkaServer::new(
+            log.clone(),
+            kafka_options(&config, dir)?,
+            Arc::new(KafkaHost(Arc::clone(&mqtt.common.retirements))),
+        )?;
+        let signals = Signals::default();
+        let running = Arc::new(Running {
+            log: log.clone(),
+            kafka,
+            retirements: Arc::clone(&mqtt.common.retirements),
+            counters: Arc::clone(&mqtt.common.counters),
+            sinks: Arc::new(SinkCounters::default()),
+            delivers: Arc::new(DeliverCounters::default()),
+            shared: Arc::clone(&mqtt.shared),
+            durability: config.durability,
+            partitions: config.log.partitions,
+            listeners: RwLock::default(),
+            stopping: AtomicBool::new(false),
+            readers: Mutex::default(),
+            reload_good: AtomicBool::new(true),
+            store,
+        });
+        let mut house = Self {
+            config,
+            dir: dir.to_owned(),
+            doors,
+            log,
+            key,
+            flows,
+            mqtt,
+            running,
+            signals,
+            threads: Vec::new(),
+        };
+        house.start_flows()?;
+        Ok(house)
+    }
+
+    /// Starts what carries records on.
+    fn start_flows(&mut self) -> anyhow::Result<()> {
+        let (running, signals) = (&self.running, self.signals.clone());
+        let sinks = Sinks::new(
+            self.log.clone(),
+            Arc::clone(&self.flows),
+            running.store.writer()?,
+            running.store.reader()?,
+            Arc::clone(&signals.sinks),
+            Arc::clone(&running.sinks),
+        )?;
+        let mut delivers = Delivers::new(
+            self.log.clone(),
+            Arc::clone(&self.flows),
+            Arc::clone(&self.mqtt.common.injections),
+            Arc::clone(&self.mqtt.common.inboxes),
+            Arc::clone(&signals.delivers),
+            Arc::clone(&running.delivers),
+        );
+        delivers
+            .begin()
+            .context("cannot write down where delivers begin")?;
+        let housekeeping = Housekeeping::new(
+            self.log.clone(),
+            Arc::clone(&self.mqtt.common.retirements),
+            Arc::clone(&signals.housekeeping),
+        );
+        let kafka = Arc::clone(&running.kafka);
+        self.log
+            .on_advance(Box::new(move |partitions: &[PartitionId]| {
+                kafka.advanced(partitions);
+                signals.sinks.raise();
+                signals.delivers.raise();
+            }));
+        let mut start = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(work);
+            thread
+                .map(|thread| self.threads.push(thread))
+                .context("cannot start a thread")
+        };
+        start("sinks", Box::new(move || sinks.run()))?;
+        start("delivers", Box::new(move || delivers.run()))?;
+        start("housekeeping", Box::new(move || housekeeping.run()))
+    }
+
+    /// Opens the doors, says so, and waits for the end.
+    fn open(
+        mut self,
+        runtime: &Runtime,
+        ready_file: Option<&Path>,
+        sources: &Sources,
+    ) -> anyhow::Result<ExitCode> {
+        let (stop, stopping) = watch::channel(false);
+        let bound: Vec<(&'static str, SocketAddr)> = self
+            .doors
+            .iter()
+            .map(|door| (door.name(), door.address()))
+            .collect();
+        let mut serving = Vec::new();
+        for door in std::mem::take(&mut self.doors) {
+            let name = door.name();
+            let listener = door.open()?;
+            let _inside = runtime.enter();
+            let listener = TcpListener::from_std(listener)?;
+            serving.push((
+                name,
+                self.serve_door(runtime, name, listener, stopping.clone()),
+            ));
+        }
+        let states = bound.iter().map(|(name, address)| ListenerState {
+            name: (*name).to_owned(),
+            address: address.to_string(),
+            accepting: true,
+        });
+        *self
+            .running
+            .listeners
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = states.collect();
+        // Written at once, so that it does not mix with the lines of other threads.
+        let block = start_block::text(&self.config, &self.dir, &bound);
+        std::io::stderr().write_all(block.as_bytes())?;
+        if let Some(path) = ready_file {
+            write_ready_file(path, &bound)?;
+        }
+        runtime.block_on(self.wait(sources))?;
+        info!("stopping");
+        self.running.stopping.store(true, Ordering::Relaxed);
+        stop.send_replace(true);
+        self.close(runtime, serving)
+    }
+
+    fn serve_door(
+        &self,
+        runtime: &Runtime,
+        name: &'static str,
+        listener: TcpListener,
+        stopping: watch::Receiver<bool>,
+    ) -> tokio::task::JoinHandle<()> {
+        match name {
+            "kafka" => runtime.spawn(Arc::clone(&self.running.kafka).serve(listener, stopping)),
+            "http" => {
+                let key = headwater_dashboard::Secret::new(&self.key);
+                let router = headwater_dashboard::router(self.running.clone(), key);
+                let mut stopping = stopping;
+                let stopped = async move {
+                    // An error says that the sender is gone, which is the end as well.
+                    stopping.wait_for(|stopping| *stopping).await.ok();
+                };
+                let serve = axum::serve(listener, router).with_graceful_shutdown(stopped);
+                runtime.spawn(async move {
+                    if let Err(error) = serve.await {
+                        warn!(%error, "the HTTP door has ended");
+                    }
+                })
+            }
+            _ => {
+                let common = Arc::clone(&self.mqtt.common);
+                runtime.spawn(accept(
+                    listener,
+                    common,
+                    self.config.mqtt.connections_max,
+                    stopping,
+                ))
+            }
+        }
+    }
+
+    /// Until SIGTERM or SIGINT; SIGHUP reads the flows again.
+    async fn wait(&self, sources: &Sources) -> anyhow::Result<()> {
+        let listen = |kind| -> anyhow::Result<UnixSignal> {
+            signal(kind).context("cannot wait for signals")
+        };
+        let (mut terminate, mut interrupt, mut hang_up) = (
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::hangup())?,
+        );
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = hang_up.recv() => {
+                    let good = reload::reload(&self.config, sources, &self.log, &self.flows);
+                    self.running.reload_good.store(good, Ordering::Relaxed);
+                    self.signals.sinks.raise();
+                    self.signals.delivers.raise();
+                }
+            }
+        }
+    }
+
+    fn close(
+        self,
+        runtime: &Runtime,
+        serving: Vec<(&'static str, tokio::task::JoinHandle<()>)>,
+    ) -> anyhow::Result<ExitCode> {
+        self.signals.delivers.stop();
+        self.signals.housekeeping.stop();
+        self.mqtt.common.retirements.stop();
+        self.mqtt.stop();
+        runtime.block_on(async {
+            for (name, door) in serving {
+                if door.await.is_err() {
+                    warn!(door = name, "a door did not close in order");
+                }
+            }
+        });
+        self.signals.sinks.stop();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                warn!("a thread ended in a panic");
+            }
+        }
+        self.log.close()?;
+        info!("stopped: every record is in its segment");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn bind_doors(config: &Config) -> anyhow::Result<Vec<Door>> {
+    let mut doors = Vec::new();
+    for (name, port, listener) in config.listeners.all() {
+        if listener.enabled && start_block::BUILT.contains(&name) {
+            let address = listener
+                .bind
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
+            doors.push(bind(name, address)?);
+        }
+    }
+    Ok(doors)
+}
+
+fn log_options(config: &Config, dir: &Path) -> Options {
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let mut options = Options::new(dir);
+    options.durability = match config.durability {
+        Durability::Sync => headwater_commitlog::Durability::Sync,
+        Durability::Interval => headwater_commitlog::Durability::Interval { interval_ms: 100 },
+        Durability::Os => headwater_commitlog::Durability::Os,
+    };
+    options.wal_bytes_max = config.log.wal_bytes_max.map(|size| size.0);
+    options.segment_bytes = u32::try_from(config.log.segment_bytes.0).unwrap_or(u32::MAX);
+    options.retention_ms = signed(config.log.retention_ms.0);
+    options.retention_bytes = config.log.retention_bytes.map_or(-1, |size| signed(size.0));
+    options.backlog_bytes_max = config.log.backlog_bytes_max.0;
+    // An MQTT packet of the largest size must fit, with its headers.
+    let packet_max = u32::try_from(config.mqtt.packet_bytes_max.0).unwrap_or(u32::MAX);
+    options.message_bytes_max = options
+        .message_bytes_max
+        .max(packet_max.saturating_add(256 << 10));
+    options
+}
+
+fn limits(config: &Config) -> Limits {
+    let mqtt = &config.mqtt;
+    let seconds = mqtt.session_expiry_max.0 / 1_000;
+    Limits {
+        packet_bytes_max: u32::try_from(mqtt.packet_bytes_max.0).unwrap_or(u32::MAX),
+        connect_ms_max: mqtt.connect_timeout.0,
+        keep_alive_seconds_max: mqtt.keep_alive_seconds_max,
+        receive_maximum: mqtt
+            .receive_maximum
+            .try_into()
+            .unwrap_or(std::num::NonZeroU16::MIN),
+        session_expiry_seconds_max: u32::try_from(seconds).unwrap_or(u32::MAX),
+        queue_messages_max: usize::try_from(mqtt.queue_messages_max).unwrap_or(usize::MAX),
+        queue_bytes_max: mqtt.queue_bytes_max.0,
+        ..Limits::default()
+    }
+}
+
+fn shards(config: &Config) -> usize {
+    match config.mqtt.shards {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        wanted => wanted,
+    }
+}
+
+/// The cluster's name is made once and stays with the data.
+fn kafka_options(config: &Config, dir: &Path) -> anyhow::Result<headwater_kafka_server::Options> {
+    let path = dir.join("cluster.id");
+    let cluster_id = match std::fs::read_to_string(&path) {
+        Ok(id) => id.trim().to_owned(),
+        Err(_) => {
+            let id = uuid::Uuid::new_v4().simple().to_string();
+            std::fs::write(&path, &id).with_context(|| path.display().to_string())?;
+            id
+        }
+    };
+    Ok(headwater_kafka_server::Options {
+        cluster_id,
+        auto_create: config.log.auto_create,
+        partitions: config.log.partitions,
+        ..headwater_kafka_server::Options::default()
+    })
+}
+
+/// Makes a topic that is not there, and gives its first partition.
+fn make_topic(log: &Log, name: &str, partitions: u32) -> anyhow::Result<PartitionId> {
+    if log.topic(name).is_none() {
+        let mut config = TopicConfig::default();
+        if name.starts_with(INTERNAL_PREFIX) {
+            // What sessions are owed goes when nobody is owed it, not by age.
+            config.set(TopicConfig::RETENTION_MS, "-1")?;
+        }
+        let create = Admin::CreateTopic {
+            name: name.to_owned(),
+            partitions,
+            config,
+        };
+        match log.commit(Unit {
+            admin: vec![create],
+            ..Unit::default()
+        }) {
+            Ok(_) | Err(CommitError::TopicExists { .. }) => {}
+            Err(error) => bail!("topic {name} cannot be made: {error}"),
+        }
+    }
+    let topic = log
+        .topic(name)
+        .with_context(|| format!("topic {name} is not there"))?;
+    topic
+        .partitions
+        .first()
+        .copied()
+        .with_context(|| format!("topic {name} has no partition"))
+}
+
+/// `{"tcp": "127.0.0.1:1883", …}`, whole or not at all.
+fn write_ready_file(path: &Path, bound: &[(&'static str, SocketAddr)]) -> anyhow::Result<()> {
+    let all: serde_json::Map<String, serde_json::Value> = bound
+        .iter()
+        .map(|(name, at)| ((*name).to_owned(), at.to_string().into()))
+        .collect();
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, serde_json::Value::Object(all).to_string())
+        .and_then(|()| std::fs::rename(&partial, path))
+        .with_context(|| format!("--ready-file {}", path.display()))
+}
+
+/// What Kafka clients remove goes through the retirements, so that no session loses it.
+struct KafkaHost(Arc<crate::mqtt::retire::Retirements>);
+
+impl headwater_kafka_server::Host for KafkaHost {
+    fn trim(&self, partition: PartitionId, before: u64, done: headwater_kafka_server::Done) {
+        self.0.trim(partition, before, done);
+    }
+
+    fn delete_topic(&self, name: &str, done: headwater_kafka_server::Done) {
+        self.0.delete_topic(name, done);
+    }
+}

@@ -1,0 +1,37 @@
+//! `headwater check`: says what is wrong with a configuration without starting anything.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::cli::Serve;
+use crate::config::{ConfigError, Sources, load};
+
+/// 0 when it can be started, 1 when not.
+pub(crate) fn run(options: &Serve, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    match load(&Sources::of_process(
+        options.config.as_deref(),
+        &options.set,
+    )) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                writeln!(out, "warning: {warning}")?;
+            }
+            let flows = &loaded.flows;
+            writeln!(
+                out,
+                "ok: {} routes, {} delivers, {} sinks",
+                flows.routes().len(),
+                flows.delivers().len(),
+                flows.sinks().len()
+            )?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error @ ConfigError::Read { .. }) => Err(error.into()),
+        Err(ConfigError::Invalid(diagnostics)) => {
+            for diagnostic in diagnostics {
+                writeln!(out, "{diagnostic}")?;
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
