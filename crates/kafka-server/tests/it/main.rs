@@ -1,5 +1,13 @@
 //! The public face, spoken to in bytes written by hand from the protocol's specification.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests: clippy.toml's leave ends at the functions that carry #[test]"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
