@@ -2,6 +2,12 @@
 //!
 //! Named operation/size. A verdict is a ratio within one run: 3.1.1, clean Sessions, 64 bytes.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a bench that fails to set its scene should stop"
+)]
+
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};

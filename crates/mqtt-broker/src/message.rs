@@ -30,8 +30,10 @@ pub struct Message {
     pub at_ms: i64,
     /// End of its Message Expiry Interval, wall clock.
     pub expires_ms: Option<i64>,
-    /// Where it lies in the log already: nothing stores it again and no route takes it.
+    /// Where it lies in the log already: nothing stores it again.
     pub stored: Option<Position>,
+    /// It came out of the log (by `deliver`, or read back): no route takes it again.
+    pub from_log: bool,
 }
 
 /// Slices up to this length are copied when a message must be kept, so that 64 bytes of payload

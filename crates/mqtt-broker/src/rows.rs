@@ -372,6 +372,7 @@ fn take_message(bytes: &mut &[u8], value: &Bytes) -> Option<Message> {
         at_ms,
         expires_ms: expires.then_some(expires_ms),
         stored: None,
+        from_log: false,
     })
 }
 
@@ -400,6 +401,7 @@ mod tests {
             at_ms: 5,
             expires_ms: Some(9),
             stored: None,
+            from_log: false,
         };
         let back = decode_retained(&value(retained(&message))).unwrap();
         assert_eq!(format!("{back:?}"), format!("{message:?}"));

@@ -10,7 +10,7 @@
 mod housekeeping;
 mod reload;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -59,6 +59,7 @@ pub(crate) fn run(target: &Target, options: &Serve) -> anyhow::Result<ExitCode> 
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let sources = Sources::of_process(options.config.as_deref(), &options.set);
     let loaded = load(&sources)?;

@@ -186,6 +186,7 @@ impl Shard {
             at_ms: now.wall_ms,
             expires_ms: expiry.map(|seconds| now.wall_ms + i64::from(seconds) * 1_000),
             stored: None,
+            from_log: false,
         };
         let number = session.number();
         Some(self.find_subscribers(message, Some(number)))
@@ -205,7 +206,7 @@ impl Shard {
                 .matches
                 .find_for(&self.shared.tree, &message.topic, number);
         }
-        let routed = message.stored.is_none() && self.shared.routes.takes(&message);
+        let routed = !message.from_log && self.shared.routes.takes(&message);
         Publication {
             message,
             matched,

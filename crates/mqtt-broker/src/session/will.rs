@@ -36,6 +36,7 @@ pub(crate) fn will_row(will: Will, publisher: &Arc<Publisher>) -> WillRow {
         at_ms: 0,
         expires_ms: None,
         stored: None,
+        from_log: false,
     };
     WillRow {
         delay_seconds,

@@ -95,7 +95,10 @@ impl Committer {
     }
 
     /// Hands the commits of one round of shard `origin` to the log.
-    #[expect(clippy::vec_box, reason = "boxed by the broker; moved on, never rebuilt")]
+    #[expect(
+        clippy::vec_box,
+        reason = "boxed by the broker; moved on, never rebuilt"
+    )]
     pub(crate) fn submit(self: &Arc<Self>, origin: usize, commits: Vec<Box<Commit>>) {
         let Some(mut stage) = self.stage(origin) else {
             return;

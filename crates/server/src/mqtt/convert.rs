@@ -70,6 +70,7 @@ pub(crate) fn message(
         at_ms: outgoing.at_ms,
         expires_ms,
         stored,
+        from_log: true,
     })
 }
 

@@ -79,7 +79,10 @@ struct Link {
 }
 
 /// What one turn of the thread gathers for others.
-#[expect(clippy::vec_box, reason = "boxed by the broker; moved on, never rebuilt")]
+#[expect(
+    clippy::vec_box,
+    reason = "boxed by the broker; moved on, never rebuilt"
+)]
 struct Round {
     commits: Vec<Box<Commit>>,
     peers: Vec<Vec<Mail>>,

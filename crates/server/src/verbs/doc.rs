@@ -23,7 +23,9 @@ pub(crate) fn run(target: &Target, verb: &Doc, out: &mut dyn Write) -> anyhow::R
             let (collection, filter) = split(what)?;
             let mut body = Map::from_iter([("filter".to_owned(), filter)]);
             if let Some(sort) = sort {
-                body.insert("sort".to_owned(), parse("--sort", sort)?);
+                // As text: the order of its keys counts, and a JSON object here has none.
+                parse("--sort", sort)?;
+                body.insert("sort".to_owned(), json!(sort));
             }
             for (name, number) in [("limit", limit), ("skip", skip)] {
                 if let Some(number) = number {
