@@ -165,6 +165,15 @@ impl Recorder {
     }
 }
 
+impl Drop for Recorder {
+    /// A run that broke off leaves its whole history behind.
+    fn drop(&mut self) {
+        if let Ok(mut kept) = self.kept.lock() {
+            drop(kept.file.flush());
+        }
+    }
+}
+
 /// Reads a file of one JSON value a line.
 pub fn read_lines<T: for<'a> Deserialize<'a>>(path: &Path) -> anyhow::Result<Vec<T>> {
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;

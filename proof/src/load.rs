@@ -306,13 +306,23 @@ impl Load {
     }
 
     /// Ends all clients, each where it is.
-    pub fn stop(self) -> anyhow::Result<()> {
+    pub fn stop(mut self) -> anyhow::Result<()> {
         self.set(Phase::Stop);
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             if thread.join().is_err() {
                 bail!("a client of the load panicked");
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Load {
+    /// A trial that broke off leaves no clients behind to disturb the next one.
+    fn drop(&mut self) {
+        self.set(Phase::Stop);
+        for thread in std::mem::take(&mut self.threads) {
+            drop(thread.join());
+        }
     }
 }

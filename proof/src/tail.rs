@@ -86,10 +86,9 @@ impl Tail {
             .clone())
     }
 
-    pub fn stop(self) -> anyhow::Result<()> {
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.resting.store(false, Ordering::Release);
-        for thread in self.threads {
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        self.shared.end();
+        for thread in std::mem::take(&mut self.threads) {
             match thread.join() {
                 Ok(ended) => ended?,
                 Err(_) => bail!("a Kafka client of the trial panicked"),
@@ -99,7 +98,21 @@ impl Tail {
     }
 }
 
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.shared.end();
+        for thread in std::mem::take(&mut self.threads) {
+            drop(thread.join());
+        }
+    }
+}
+
 impl Shared {
+    fn end(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.resting.store(false, Ordering::Release);
+    }
+
     /// False: stop. Stays here while the trial rests.
     fn goes_on(&self) -> bool {
         if self.resting.load(Ordering::Acquire) {

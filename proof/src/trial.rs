@@ -305,8 +305,8 @@ impl Trial {
     }
 
     /// Ends the clients and leaves the program to the caller.
-    pub fn stop_clients(self) -> anyhow::Result<Watch> {
-        if let Some(tail) = self.tail {
+    pub fn stop_clients(mut self) -> anyhow::Result<Watch> {
+        if let Some(tail) = self.tail.take() {
             tail.stop()?;
         }
         self.load.stop()?;
