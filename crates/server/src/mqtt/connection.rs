@@ -40,7 +40,8 @@ where
             connection,
             cause: Cause::Peer,
         }),
-        Ended::Asked => say_last(&shard, connection, &mut stream).await,
+        // Boxed, so that its buffer is no part of every idle connection.
+        Ended::Asked => Box::pin(say_last(&shard, connection, &mut stream)).await,
     }
     shard.forget(connection);
 }
