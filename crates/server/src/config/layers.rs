@@ -8,8 +8,9 @@ use toml::{Table, Value};
 use super::Config;
 
 /// Environment names of ours that are no settings.
-const NOT_SETTINGS: [&str; 3] = [
+const NOT_SETTINGS: [&str; 4] = [
     "HEADWATER_DATA_DIR",
+    "HEADWATER_LOG",
     "HEADWATER_MQTT_PASSWORD",
     "HEADWATER_FAULT",
 ];
@@ -309,6 +310,7 @@ mod tests {
             &[
                 ("HEADWATER_LISTENER__TCP", "1"),
                 ("HEADWATER_DATA_DIR", "/"),
+                ("HEADWATER_LOG", "debug"),
             ],
         );
         assert_eq!(loaded.unwrap().warnings.len(), 1);
