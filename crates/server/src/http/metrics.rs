@@ -1,6 +1,7 @@
-//! The metrics in Prometheus' text format: one registry built at each scrape from plain counters.
+//! The metrics as OpenMetrics text, written at each scrape from plain counters.
 //!
-//! Holds: names are single-word prefixed, in base units, without client ids or topics as labels.
+//! Holds: names are single-word prefixed, in base units, without client ids or topics as labels; a
+//! counter's samples end in `_total`, its family does not; the text ends with `# EOF`.
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
@@ -12,10 +13,16 @@ struct Text(String);
 impl Text {
     /// One metric with its samples: label text (may be empty) and value.
     fn metric(&mut self, name: &str, kind: &str, help: &str, samples: &[(&str, u64)]) {
-        writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}").ok();
+        self.head(name, kind, help);
         for (labels, value) in samples {
             writeln!(self.0, "{name}{labels} {value}").ok();
         }
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // OpenMetrics: the family of a counter is named without the suffix of its samples.
+        let family = name.strip_suffix("_total").unwrap_or(name);
+        writeln!(self.0, "# TYPE {family} {kind}\n# HELP {family} {help}").ok();
     }
 }
 
@@ -155,6 +162,7 @@ pub(super) fn text(running: &Running) -> String {
         "Bugs that ended one connection",
         &[("", panics)],
     );
+    out.0.push_str("# EOF\n");
     out.0
 }
 
@@ -184,11 +192,11 @@ fn log(out: &mut Text, running: &Running) {
         "Syncs of the write-ahead file",
         &[("", stats.syncs)],
     );
+    let name = "headwater_log_sync_seconds_total";
+    out.head(name, "counter", "Time spent in those syncs");
     writeln!(
         out.0,
-        "# HELP headwater_log_sync_seconds_total Time spent in those syncs\n\
-         # TYPE headwater_log_sync_seconds_total counter\n\
-         headwater_log_sync_seconds_total {}.{:06}",
+        "{name} {}.{:06}",
         stats.sync_micros / 1_000_000,
         stats.sync_micros % 1_000_000
     )
