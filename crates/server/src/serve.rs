@@ -263,6 +263,7 @@ impl House {
         if let Some(path) = ready_file {
             write_ready_file(path, &bound)?;
         }
+        info!("every door is open");
         runtime.block_on(self.wait(sources))?;
         info!("stopping");
         self.running.stopping.store(true, Ordering::Relaxed);

@@ -1,0 +1,157 @@
+//! Strangers' bytes: what is wrong ends one connection, with the protocol's own code.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::program::{Home, PATIENCE, Program};
+use crate::wire::{Hello, Wire, packet, publish};
+
+/// A v5 client that must go on while others fail.
+fn bystander(program: &Program) -> Wire {
+    let (mut bystander, _) = Wire::connect(program.mqtt(), &Hello::v5("bystander"));
+    bystander.subscribe("b", 0);
+    bystander
+}
+
+fn goes_on(bystander: &mut Wire) {
+    bystander.send(&publish("b", b"still here", 0, 0));
+    assert_eq!(bystander.message().payload, b"still here");
+}
+
+#[test]
+fn malformed_mqtt_ends_its_connection_with_a_reason() {
+    let program = Home::new().start();
+    let mut bystander = bystander(&program);
+    for (bytes, reason, why) in [
+        (vec![0x36, 4, 0, 1, b'a', 0], 0x81, "QoS 3 [MQTT-3.3.1-4]"),
+        (
+            vec![0x80, 0],
+            0x81,
+            "SUBSCRIBE with wrong flags [MQTT-3.8.1-1]",
+        ),
+        (
+            packet(0x30, &[0, 9, b'a', 0]),
+            0x81,
+            "a topic longer than the packet",
+        ),
+        (
+            packet(0x30, &[0, 1, b'#', 0]),
+            0x90,
+            "a wildcard in a Topic Name",
+        ),
+        (packet(0x30, &[0, 1, 0xFF, 0]), 0x81, "no UTF-8"),
+        (
+            vec![0x30, 0xFF, 0xFF, 0xFF, 0xFF, 1],
+            0x81,
+            "five bytes of length",
+        ),
+        (
+            packet(0x10, b"\0\x04MQTT\x05\x02\0\0\0\0\0"),
+            0x82,
+            "a second CONNECT",
+        ),
+    ] {
+        let (mut wire, _) = Wire::connect(program.mqtt(), &Hello::v5("bad"));
+        wire.send(&bytes);
+        let (first, body) = wire.packet();
+        assert_eq!((first, body[0]), (0xE0, reason), "{why}");
+        assert_eq!(wire.next(), None, "{why}");
+        let (mut old, _) = Wire::connect(program.mqtt(), &Hello::v3("old"));
+        old.send(&bytes);
+        assert_eq!(old.next(), None, "3.1.1: {why}");
+        goes_on(&mut bystander);
+    }
+}
+
+#[test]
+fn malformed_connect_is_answered_by_connack_or_the_end() {
+    let program = Home::new().start();
+    let mut bystander = bystander(&program);
+    for (body, reason, why) in [
+        (
+            &b"\0\x04MQTT\x05\x03\0\0\0\0\0"[..],
+            0x81,
+            "the reserved flag [MQTT-3.1.2-3]",
+        ),
+        (b"\0\x04MQTT\x07\x02\0\0\0\0\0", 0x84, "version 7"),
+        (
+            b"\0\x04MQTT\x05\x02\0\0\x02\x21\0\0\0",
+            0x82,
+            "Receive Maximum without its value",
+        ),
+    ] {
+        let mut wire = Wire::open(program.mqtt());
+        wire.send(&packet(0x10, body));
+        if let Some((first, body)) = wire.next() {
+            assert_eq!((first, body[0]), (0x20, 0), "CONNACK: {why}");
+            assert!(
+                [reason, 0x81, 1].contains(&body[1]),
+                "{why}: {:#x}",
+                body[1]
+            );
+            assert_eq!(wire.next(), None, "{why}");
+        }
+        goes_on(&mut bystander);
+    }
+    let mut wire = Wire::open(program.mqtt());
+    wire.send(b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(wire.next(), None, "what is no CONNECT gets no answer");
+    goes_on(&mut bystander);
+}
+
+#[test]
+fn oversized_packet_is_refused_by_its_head_alone() {
+    let program = Home::new().start_with(&["--set", "mqtt.packet_bytes_max=1KiB"]);
+    let mut bystander = bystander(&program);
+    let (mut wire, _) = Wire::connect(program.mqtt(), &Hello::v5("large"));
+    wire.send(&[0x30, 0xD0, 0x0F]);
+    let (first, body) = wire.packet();
+    assert_eq!((first, body[0]), (0xE0, 0x95), "Packet too large");
+    let (mut old, _) = Wire::connect(program.mqtt(), &Hello::v3("old"));
+    old.send(&[0x30, 0xD0, 0x0F]);
+    assert_eq!(old.next(), None);
+    goes_on(&mut bystander);
+}
+
+/// ApiVersions 0 by hand; the answer's correlation id.
+fn api_versions(address: SocketAddr) -> i32 {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+        .write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 77, 0xFF, 0xFF])
+        .unwrap();
+    let mut head = [0; 8];
+    stream.read_exact(&mut head).unwrap();
+    i32::from_be_bytes([head[4], head[5], head[6], head[7]])
+}
+
+#[test]
+fn malformed_kafka_ends_its_connection() {
+    let program = Home::new().start();
+    let address = program.doors["kafka"];
+    for (bytes, why) in [
+        (&[0xFF, 0xFF, 0xFF, 0xFF][..], "a negative frame"),
+        (&[0x7F, 0xFF, 0xFF, 0xFF], "two gigabytes announced"),
+        (&[0, 0, 0, 2, 0, 18], "a header cut short"),
+        (
+            &[
+                0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 1, 0xFF, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF,
+            ],
+            "Metadata of two milliards of topics in four bytes",
+        ),
+        (
+            &[0, 0, 0, 10, 0x7F, 0, 0, 0, 0, 0, 0, 1, 0xFF, 0xFF],
+            "an API that is none",
+        ),
+    ] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut rest = Vec::new();
+        match stream.read_to_end(&mut rest) {
+            Ok(_) => assert_eq!(rest, b"", "{why}"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{why}"),
+        }
+        assert_eq!(api_versions(address), 77, "after {why}");
+    }
+}

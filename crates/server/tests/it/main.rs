@@ -1,0 +1,19 @@
+//! The real program, started on free ports and driven from outside: by bytes written by hand, and
+//! by its own verbs.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests: clippy.toml's leave ends at the functions that carry #[test]"
+)]
+
+mod bad_input;
+mod documents;
+mod http;
+mod messages;
+mod program;
+mod start;
+mod stop;
+mod wire;

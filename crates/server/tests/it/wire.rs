@@ -1,0 +1,198 @@
+//! MQTT by hand: bytes as the specification draws them, never by our own encoder.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::program::PATIENCE;
+
+/// A network connection, and whole packets from it.
+pub(crate) struct Wire(TcpStream);
+
+/// How a Client says CONNECT.
+pub(crate) struct Hello<'a> {
+    pub(crate) id: &'a str,
+    /// 3 (MQTT 3.1), 4 (3.1.1) or 5.
+    pub(crate) level: u8,
+    pub(crate) clean: bool,
+    /// Session Expiry Interval, for level 5.
+    pub(crate) expiry_s: u32,
+}
+
+impl<'a> Hello<'a> {
+    pub(crate) fn v5(id: &'a str) -> Self {
+        Self {
+            id,
+            level: 5,
+            clean: true,
+            expiry_s: 0,
+        }
+    }
+
+    pub(crate) fn v3(id: &'a str) -> Self {
+        Self {
+            id,
+            level: 4,
+            clean: true,
+            expiry_s: 0,
+        }
+    }
+
+    /// A session that outlives its connection.
+    pub(crate) fn lasting(id: &'a str) -> Self {
+        Self {
+            id,
+            level: 5,
+            clean: false,
+            expiry_s: 3600,
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', self.level];
+        body.push(u8::from(self.clean) << 1);
+        body.extend([0, 60]);
+        if self.level == 5 {
+            // Property 0x11: Session Expiry Interval.
+            body.extend([5, 0x11]);
+            body.extend(self.expiry_s.to_be_bytes());
+        }
+        text(&mut body, self.id);
+        packet(0x10, &body)
+    }
+}
+
+fn text(into: &mut Vec<u8>, text: &str) {
+    into.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+    into.extend(text.as_bytes());
+}
+
+/// A fixed header and what follows it.
+pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    let mut left = body.len();
+    loop {
+        let low = u8::try_from(left % 128).unwrap();
+        left /= 128;
+        bytes.push(if left > 0 { low | 0x80 } else { low });
+        if left == 0 {
+            break;
+        }
+    }
+    bytes.extend(body);
+    bytes
+}
+
+/// A PUBLISH of version 5; `id` 0 is none.
+pub(crate) fn publish(topic: &str, payload: &[u8], qos: u8, id: u16) -> Vec<u8> {
+    let mut body = Vec::new();
+    text(&mut body, topic);
+    if qos > 0 {
+        body.extend(id.to_be_bytes());
+    }
+    body.push(0);
+    body.extend(payload);
+    packet(0x30 | qos << 1, &body)
+}
+
+/// A SUBSCRIBE of version 5 with packet identifier 1.
+pub(crate) fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
+    let mut body = vec![0, 1, 0];
+    text(&mut body, filter);
+    body.push(qos);
+    packet(0x82, &body)
+}
+
+impl Wire {
+    pub(crate) fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    /// Connects and takes the CONNACK, which must say yes; whether a session was present.
+    pub(crate) fn connect(address: SocketAddr, hello: &Hello<'_>) -> (Self, bool) {
+        let mut wire = Self::open(address);
+        wire.send(&hello.bytes());
+        let (first, body) = wire.packet();
+        assert_eq!((first, body[1]), (0x20, 0), "CONNACK");
+        (wire, body[0] == 1)
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// The next packet: first byte and body.
+    pub(crate) fn packet(&mut self) -> (u8, Vec<u8>) {
+        self.next().expect("a packet, not the end")
+    }
+
+    /// The next packet, `None` where the connection ends.
+    pub(crate) fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        let first = self.byte()?;
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let byte = self.byte()?;
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).ok()?;
+        Some((first, body))
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        match self.0.read(&mut byte) {
+            Ok(1) => Some(byte[0]),
+            Ok(_) => None,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("neither a packet nor the end: {error}"),
+        }
+    }
+
+    /// Subscribes and takes the SUBACK, which must grant.
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) {
+        self.send(&subscribe(filter, qos));
+        let (first, body) = self.packet();
+        assert_eq!((first, body[body.len() - 1]), (0x90, qos), "SUBACK");
+    }
+
+    /// The next packet, which must be a PUBLISH of version 5.
+    pub(crate) fn message(&mut self) -> Message {
+        let (first, body) = self.packet();
+        assert_eq!(first & 0xF0, 0x30, "a PUBLISH, not {first:#x} {body:?}");
+        let length = usize::from(u16::from_be_bytes([body[0], body[1]]));
+        let (topic, mut rest) = body[2..].split_at(length);
+        let mut id = 0;
+        if first & 0x06 != 0 {
+            id = u16::from_be_bytes([rest[0], rest[1]]);
+            rest = &rest[2..];
+        }
+        let properties = usize::from(rest[0]);
+        assert!(
+            properties < 128,
+            "one byte of length is all that is read here"
+        );
+        Message {
+            topic: String::from_utf8(topic.to_vec()).unwrap(),
+            payload: rest[1 + properties..].to_vec(),
+            id,
+        }
+    }
+
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP by its first byte.
+    pub(crate) fn acknowledge(&mut self, first: u8, id: u16) {
+        self.send(&packet(first, &id.to_be_bytes()));
+    }
+}
+
+pub(crate) struct Message {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) id: u16,
+}
