@@ -67,9 +67,19 @@ impl Shared {
 /// What one client tells the load.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
+    name: String,
     /// Publisher: messages without an end. Subscriber: distinct messages received.
     pub(crate) count: AtomicU64,
     pub(crate) connected: AtomicBool,
+}
+
+impl Progress {
+    fn of(name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            ..Self::default()
+        })
+    }
 }
 
 /// Who takes part.
@@ -186,7 +196,7 @@ impl Load {
             threads: Vec::new(),
         };
         for plan in &cast.subscribers {
-            let progress = Arc::new(Progress::default());
+            let progress = Progress::of(&plan.name);
             load.subscribers
                 .push((plan.presence, Arc::clone(&progress)));
             let (plan, shared) = (plan.clone(), Arc::clone(&load.shared));
@@ -205,7 +215,7 @@ impl Load {
         )?;
         load.set(Phase::Publish);
         for plan in &cast.publishers {
-            let progress = Arc::new(Progress::default());
+            let progress = Progress::of(&plan.name);
             load.publishers.push(Arc::clone(&progress));
             let (plan, shared) = (plan.clone(), Arc::clone(&load.shared));
             load.spawn(move || publisher::run(&plan, &shared, &progress));
@@ -247,8 +257,8 @@ impl Load {
             }
             if Instant::now() > deadline {
                 bail!(
-                    "after {at_most:?} still waiting for {what}; {} acknowledged",
-                    self.acked()
+                    "after {at_most:?} still waiting for {what}; {}",
+                    self.state()
                 );
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -289,19 +299,42 @@ impl Load {
         let begun = self.shared.recorder.now();
         let drained = |load: &Self| {
             let acked = load.acked();
-            let all = load.subscribers.iter().all(|(_, one)| {
-                one.connected.load(Ordering::Acquire) && one.count.load(Ordering::Acquire) >= acked
-            });
+            let here = load
+                .subscribers
+                .iter()
+                .all(|(_, one)| one.connected.load(Ordering::Acquire));
+            let all = load
+                .subscribers
+                .iter()
+                .all(|(_, one)| one.count.load(Ordering::Acquire) >= acked);
             let since = load.shared.last_arrival.load(Ordering::Acquire).max(begun);
             let quiet_micros = load.shared.recorder.now().saturating_sub(since);
             // A moment of quiet even then: what would come twice must be given the time to come.
-            quiet_micros > if all { 150_000 } else { 4_000_000 }
+            here && quiet_micros > if all { 150_000 } else { 4_000_000 }
         };
         self.wait(
-            Duration::from_secs(120),
+            Duration::from_secs(60),
             "the sessions to be drained",
             tend,
             drained,
+        )
+    }
+
+    /// For a person who asks why it does not come to rest.
+    fn state(&self) -> String {
+        let in_flight = self
+            .publishers
+            .iter()
+            .filter(|one| one.count.load(Ordering::Acquire) > 0);
+        let away = self
+            .subscribers
+            .iter()
+            .filter(|(_, one)| !one.connected.load(Ordering::Acquire));
+        format!(
+            "{} acknowledged, messages in flight at {:?}, not connected {:?}",
+            self.acked(),
+            in_flight.map(|one| &one.name).collect::<Vec<_>>(),
+            away.map(|(_, one)| &one.name).collect::<Vec<_>>(),
         )
     }
 

@@ -103,7 +103,7 @@ def test_publisher_reconnects_when_the_server_is_killed_under_it(binary):
 
 def test_one_message_goes_through_mosquitto_clients_both_ways(binary):
     with server(binary):
-        with running("mosquitto_sub", "-V", "mqttv5", "-t", "house/#", "-q", "2", "-v", "-d") as subscriber:
+        with running("stdbuf", "-oL", "mosquitto_sub", "-V", "mqttv5", "-t", "house/#", "-q", "2", "-v", "-d") as subscriber:
             subscriber.wait_for("Subscribed")
             output("mosquitto_pub", "-V", "mqttv311", "-t", "house/door", "-q", "2", "-m", "open")
             subscriber.wait_for("house/door open")
