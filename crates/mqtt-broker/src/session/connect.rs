@@ -198,12 +198,14 @@ impl Shard {
         }
     }
 
-    /// Keeps a delivery for a Session that is on its way here.
-    pub(crate) fn keep_for_arrival(&mut self, delivery: &Delivery, target: &Target) {
+    /// Keeps a delivery for a Session that is on its way here; `false` when it is not.
+    pub(crate) fn keep_for_arrival(&mut self, delivery: &Delivery, target: &Target) -> bool {
         let claim = self.arriving.get(&target.seat.number());
-        if let Some(arrival) = claim.and_then(|claim| self.arrivals.get_mut(claim)) {
-            arrival.kept.push((delivery.clone(), target.clone()));
-        }
+        let Some(arrival) = claim.and_then(|claim| self.arrivals.get_mut(claim)) else {
+            return false;
+        };
+        arrival.kept.push((delivery.clone(), target.clone()));
+        true
     }
 
     /// Another CONNECT has our client id.
@@ -281,7 +283,10 @@ impl Shard {
         let Some(arrival) = self.arrivals.remove(&claim) else {
             return;
         };
-        self.arriving.remove(&arrival.number);
+        // A later claim of this shard may wait for the same Session.
+        if self.arriving.get(&arrival.number) == Some(&claim) {
+            self.arriving.remove(&arrival.number);
+        }
         let lost = self.lost_claims.remove(&claim);
         let at = arrival
             .connection

@@ -90,9 +90,13 @@ impl Shard {
     pub(crate) fn deliver_committed(&mut self, now: Now, deliveries: Vec<Delivery>) {
         for delivery in deliveries {
             for target in delivery.targets.iter() {
-                match self.slot_of(&target.seat) {
-                    Some(slot) => self.deliver_one(now, slot, &delivery, target),
-                    None => self.keep_for_arrival(&delivery, target),
+                // A Session may still be here from before another shard claimed it and this one
+                // claimed it back: what was delivered there comes first, with the Session.
+                if self.keep_for_arrival(&delivery, target) {
+                    continue;
+                }
+                if let Some(slot) = self.slot_of(&target.seat) {
+                    self.deliver_one(now, slot, &delivery, target);
                 }
             }
         }
