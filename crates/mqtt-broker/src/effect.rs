@@ -1,5 +1,6 @@
 //! What a [`Shard`](crate::Shard) asks its driver to do.
 
+use crate::retire::Going;
 use crate::{Commit, ConnectionId, LoadId, Position, Refusal, ShardMessage, Ticket};
 
 /// To be carried out in order. `Commit`s of one round become one submission to the log.
@@ -30,13 +31,21 @@ pub enum Effect {
         ticket: Ticket,
         outcome: Result<(), Refusal>,
     },
-    /// Answers `Input::Retire`: the owed entries of this shard's Sessions that refer to those
-    /// records, ascending. Copy each record, then commit `entry` as an owed entry that refers to the
-    /// copy, then send `Input::Moved` to every shard.
+    /// Answers `Input::Survey`: the lowest sequence and the lowest offset of the kept partition
+    /// that a Session here needs; `None` when nobody needs any.
+    Needs {
+        survey: u64,
+        sequence: Option<u64>,
+        kept: Option<u64>,
+    },
+    /// Answers `Input::Retire`: what this shard's Sessions are owed of what shall go, ascending.
+    /// Where records go: copy each, commit `entry` as an owed entry that refers to the copy, then
+    /// send `Input::Moved` to every shard. Where entries go: commit `entry` anew.
     Owes {
-        partition: u32,
-        before: u64,
+        going: Going,
         references: Vec<OwedReference>,
+        /// Not, when there were more than `references_max`.
+        complete: bool,
     },
 }
 

@@ -8,6 +8,7 @@ use headwater_mqtt_codec::DisconnectReason;
 
 use crate::directory::Seat;
 use crate::matching::Target;
+use crate::retire::Going;
 use crate::session::Session;
 use crate::{CommitId, Delivery, Message, Position, Receipt, Refusal};
 
@@ -104,10 +105,19 @@ pub enum Input {
         ticket: Ticket,
         message: Box<Message>,
     },
-    /// Records of `partition` below offset `before` shall go: what of them is still owed here?
-    /// Answered by `Effect::Owes`.
-    Retire { partition: u32, before: u64 },
-    /// Owed records were copied; these references follow them.
+    /// From where on do Sessions here need the owed entries, and the records of partition `kept`?
+    /// Answered by `Effect::Needs`. Ask in commit order: then every debt that was committed before
+    /// is counted, wherever its Session is.
+    Survey { id: u64, kept: Option<u32> },
+    /// This shall go: what of it is still owed here? Answered by `Effect::Owes`. In commit order,
+    /// as `Survey`.
+    Retire {
+        going: Going,
+        /// Most messages of Sessions to list.
+        references_max: usize,
+    },
+    /// Owed records were copied; these references follow them. Ascending by sequence, and there
+    /// before the old records go.
     Moved(Arc<[Moved]>),
     /// [`deadline`](crate::Shard::deadline) has come.
     Tick,

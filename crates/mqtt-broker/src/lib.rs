@@ -48,5 +48,6 @@ pub use message::{Message, Publisher};
 pub use output::Output;
 pub use policy::{AllowAll, NoRoutes, Policy, Routes, Verdict};
 pub use restore::Restore;
+pub use retire::Going;
 pub use shard::Shard;
 pub use shared::{Config, Shared};

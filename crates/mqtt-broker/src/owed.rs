@@ -287,6 +287,11 @@ impl OwedQueue {
         self.front().map(|owed| owed.sequence)
     }
 
+    /// The sequence that was pushed last, 0 before any.
+    pub(crate) fn back_sequence(&self) -> u64 {
+        self.back.sequence
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Owed> {
         let mut iter = self.iter();
         let owed = iter.next()?;
@@ -328,7 +333,8 @@ impl OwedQueue {
     }
 }
 
-fn find(moved: &[crate::Moved], owed: &Owed) -> Option<Position> {
+/// Where the message of `owed` went, if it moved; `moved` ascends by sequence.
+pub(crate) fn find(moved: &[crate::Moved], owed: &Owed) -> Option<Position> {
     let index = moved
         .binary_search_by_key(&owed.sequence, |one| one.sequence)
         .ok()?;

@@ -15,7 +15,7 @@ use crate::commit::CommitId;
 use crate::directory::Seat;
 use crate::input::Between;
 use crate::matching::FastMap;
-use crate::owed::{Owed, OwedEntry};
+use crate::owed::{Owed, OwedEntry, OwedQueue};
 use crate::rows::{self, Floor, OutboundRow};
 use crate::session::{Inflight, Progress, Session, Subscribed};
 use crate::tree::Subscriber;
@@ -29,6 +29,10 @@ struct Parts {
     inbound: Vec<u16>,
     outbound: BTreeMap<u16, OutboundRow>,
     floor: Floor,
+    /// What it is owed, as it came: each queue ascends by sequence.
+    debts: Vec<OwedQueue>,
+    /// Behind the highest sequence that names it.
+    next_sequence: u64,
 }
 
 /// Gathers what the log holds; `finish` gives each shard its Sessions.
@@ -36,7 +40,6 @@ struct Parts {
 pub struct Restore {
     shared: Arc<Shared>,
     parts: FastMap<u64, Parts>,
-    entries: Vec<(u64, Position, Bytes)>,
     unreadable: u64,
 }
 
@@ -48,7 +51,6 @@ impl Restore {
         Self {
             shared,
             parts: FastMap::default(),
-            entries: Vec::new(),
             unreadable: 0,
         }
     }
@@ -113,8 +115,31 @@ impl Restore {
 
     /// Then every owed record from there, ascending: its own offset, the message's position from
     /// the first 12 bytes of its value, and the rest of its value.
-    pub fn owed(&mut self, sequence: u64, position: Position, entry: &Bytes) {
-        self.entries.push((sequence, position, entry.clone()));
+    ///
+    /// Keeps a few bytes for each Session that is still owed it, nothing of the entry.
+    pub fn owed(&mut self, sequence: u64, position: Position, entry: &[u8]) {
+        let Some(entry) = OwedEntry::decode(entry) else {
+            self.unreadable += 1;
+            return;
+        };
+        // One that stands for an earlier entry belongs in that one's place.
+        let sequence = entry.original.unwrap_or(sequence);
+        for group in entry.groups {
+            let owed = Owed {
+                sequence,
+                position,
+                qos: group.qos,
+                retain: group.retain,
+                weight: entry.weight,
+                ids: group.ids.into(),
+            };
+            for number in group.sessions {
+                self.shared.number_used(number);
+                if let Some(parts) = self.parts.get_mut(&number) {
+                    parts.owe(&owed);
+                }
+            }
+        }
     }
 
     /// Rows and entries that could not be read and were left out.
@@ -124,42 +149,17 @@ impl Restore {
 
     /// The first Inputs of each shard, before any connection is opened.
     pub fn finish(mut self, now: Now) -> Vec<Vec<Input>> {
-        let mut sessions: BTreeMap<u64, Box<Session>> = BTreeMap::new();
         let shards = self.shared.shards.max(1);
-        let mut floors: FastMap<u64, (Floor, BTreeMap<u64, u16>)> = FastMap::default();
         let mut numbers: Vec<u64> = self.parts.keys().copied().collect();
         numbers.sort_unstable();
+        let mut inputs: Vec<Vec<Input>> = (0..shards).map(|_| Vec::new()).collect();
         for number in numbers {
             self.shared.number_used(number);
-            let Some(parts) = self.parts.remove(&number) else {
-                continue;
-            };
             let home = usize::try_from(number % shards as u64).unwrap_or(0);
-            let floor = parts.floor.clone();
-            let ids = parts
-                .outbound
-                .iter()
-                .map(|(id, row)| (row.sequence, *id))
-                .collect();
-            if let Some(session) = self.session(now, number, home, parts) {
-                floors.insert(number, (floor, ids));
-                sessions.insert(number, Box::new(session));
-            }
-        }
-        self.replay_entries(&mut sessions, &floors);
-        let mut inputs: Vec<Vec<Input>> = (0..shards).map(|_| Vec::new()).collect();
-        for (number, mut session) in sessions {
-            // A PUBREL may be all that is left of a message.
-            session
-                .inflight
-                .retain(|one| one.owed.is_some() || one.progress == Progress::Released);
-            session
-                .inflight
-                .make_contiguous()
-                .sort_by_key(|one| one.owed.as_ref().map_or(0, |owed| owed.sequence));
-            let home = usize::try_from(number % shards as u64).unwrap_or(0);
-            if let Some(inputs) = inputs.get_mut(home) {
-                let message = ShardMessage(Between::Restored(session));
+            let parts = self.parts.remove(&number);
+            let session = parts.and_then(|parts| self.session(now, number, home, parts));
+            if let (Some(session), Some(inputs)) = (session, inputs.get_mut(home)) {
+                let message = ShardMessage(Between::Restored(Box::new(session)));
                 inputs.push(Input::FromShard(message));
             }
         }
@@ -167,8 +167,8 @@ impl Restore {
     }
 
     /// A Session from its rows, in the directory and the tree.
-    fn session(&self, now: Now, number: u64, home: usize, parts: Parts) -> Option<Session> {
-        let row = parts.row?;
+    fn session(&self, now: Now, number: u64, home: usize, mut parts: Parts) -> Option<Session> {
+        let row = parts.row.take()?;
         let publisher = Arc::new(row.publisher);
         let persistent = row.expiry_seconds > 0;
         let seat = Arc::new(Seat::new(number, home, persistent));
@@ -198,20 +198,40 @@ impl Restore {
         }
         session.subscriptions = subscriptions;
         session.inbound = parts.inbound.into_iter().map(|id| (id, true)).collect();
-        session.next_sequence = parts.floor.front;
+        session.next_sequence = parts.next_sequence.max(parts.floor.front);
+        let ids: BTreeMap<u64, u16> = parts
+            .outbound
+            .iter()
+            .map(|(id, row)| (row.sequence, *id))
+            .collect();
+        let mut inflight: BTreeMap<u16, Box<Owed>> = BTreeMap::new();
+        if ids.is_empty() && parts.debts.len() == 1 {
+            session.owed = parts.debts.pop().unwrap_or_default();
+        }
+        for owed in settle_debts(parts.debts) {
+            let id = ids.get(&owed.sequence);
+            match id.filter(|_| owed.qos == QoS::ExactlyOnce) {
+                Some(id) => drop(inflight.insert(*id, Box::new(owed))),
+                None => session.owed.push(&owed),
+            }
+        }
         for (id, row) in parts.outbound {
             let progress = if row.released {
                 Progress::Released
             } else {
                 Progress::SentOnce
             };
-            session.inflight.push_back(Inflight {
-                id,
-                progress,
-                owed: None,
-            });
+            let owed = inflight.remove(&id);
             session.last_id = session.last_id.max(id);
+            // A PUBREL may be all that is left of a message.
+            if owed.is_some() || progress == Progress::Released {
+                session.inflight.push_back(Inflight { id, progress, owed });
+            }
         }
+        session
+            .inflight
+            .make_contiguous()
+            .sort_by_key(|one| one.owed.as_ref().map_or(0, |owed| owed.sequence));
         // Who was connected at the crash left now.
         let left_at_ms = row.left_at_ms.unwrap_or(now.wall_ms);
         session.left_at_ms = Some(left_at_ms);
@@ -229,66 +249,39 @@ impl Restore {
         session.will = row.will.map(Box::new);
         Some(session)
     }
+}
 
-    fn replay_entries(
-        &mut self,
-        sessions: &mut BTreeMap<u64, Box<Session>>,
-        floors: &FastMap<u64, (Floor, BTreeMap<u64, u16>)>,
-    ) {
-        // A moved entry stands for an earlier sequence: sorted there, behind the original.
-        let mut entries: Vec<(u64, Position, OwedEntry)> = Vec::with_capacity(self.entries.len());
-        for (sequence, position, bytes) in std::mem::take(&mut self.entries) {
-            match OwedEntry::decode(&bytes) {
-                Some(entry) => {
-                    entries.push((entry.original.unwrap_or(sequence), position, entry));
-                }
-                None => self.unreadable += 1,
-            }
+impl Parts {
+    /// One message the Session was owed, if it still is.
+    fn owe(&mut self, owed: &Owed) {
+        if self.row.is_none() {
+            return;
         }
-        entries.sort_by_key(|(sequence, ..)| *sequence);
-        // All that stand for one sequence are taken together, so that a Session meets it once,
-        // with its latest position.
-        for same in entries.chunk_by(|a, b| a.0 == b.0) {
-            let mut latest: BTreeMap<u64, Owed> = BTreeMap::new();
-            for (sequence, position, entry) in same {
-                for group in &entry.groups {
-                    for number in &group.sessions {
-                        let owed = Owed {
-                            sequence: *sequence,
-                            position: *position,
-                            qos: group.qos,
-                            retain: group.retain,
-                            weight: entry.weight,
-                            ids: group.ids.iter().copied().collect(),
-                        };
-                        latest.insert(*number, owed);
-                    }
-                }
-            }
-            for (number, owed) in latest {
-                self.shared.number_used(number);
-                if let (Some(session), Some((floor, ids))) =
-                    (sessions.get_mut(&number), floors.get(&number))
-                {
-                    owe(session, floor, ids, owed);
-                }
+        self.next_sequence = self.next_sequence.max(owed.sequence + 1);
+        if !self.floor.is_owed(owed.sequence) {
+            return;
+        }
+        match self.debts.last_mut() {
+            Some(last) if last.back_sequence() < owed.sequence => last.push(owed),
+            _ => {
+                let mut next = OwedQueue::default();
+                next.push(owed);
+                self.debts.push(next);
             }
         }
     }
 }
 
-/// One message a restored Session was owed, if it still is.
-fn owe(session: &mut Session, floor: &Floor, ids: &BTreeMap<u64, u16>, owed: Owed) {
-    session.next_sequence = session.next_sequence.max(owed.sequence + 1);
-    if !floor.is_owed(owed.sequence) {
-        return;
-    }
-    let id = ids
-        .get(&owed.sequence)
-        .filter(|_| owed.qos == QoS::ExactlyOnce);
-    let index = id.and_then(|id| session.find_inflight(*id));
-    match index.and_then(|index| session.inflight.get_mut(index)) {
-        Some(inflight) => inflight.owed = Some(Box::new(owed)),
-        None => session.owed.push(&owed),
-    }
+/// All debts of one Session in order, each once: of those for one sequence the last counts.
+fn settle_debts(debts: Vec<OwedQueue>) -> Vec<Owed> {
+    let mut all: Vec<Owed> = debts.iter().flat_map(OwedQueue::iter).collect();
+    all.sort_by_key(|owed| owed.sequence);
+    all.dedup_by(|later, kept| {
+        let same = later.sequence == kept.sequence;
+        if same {
+            std::mem::swap(later, kept);
+        }
+        same
+    });
+    all
 }

@@ -1,58 +1,231 @@
-//! Retention passes over records that Sessions are owed: which, and where they went.
+//! What Sessions still need of the log: asked before anything goes, and told where it went.
+//!
+//! For: retention that passes over records somebody is owed, and the internal partitions, which
+//!   are trimmed up to what nobody needs and whose old entries are committed anew.
+//! Not for: copying, committing and trimming, which `server` does.
+//! Holds: a Session on its way between shards is counted. Its move is a claim, and claims have
+//!   their place in commit order, so the shard that waits for it answers once it is there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::owed::{Owed, OwedEntry, OwedGroup};
-use crate::session::Progress;
-use crate::{Effect, Moved, OwedReference, Position, Shard};
+use crate::owed::{self, Owed, OwedEntry, OwedGroup};
+use crate::session::{Progress, Session};
+use crate::{CommitId, Effect, Moved, OwedReference, Position, Shard};
+
+/// What shall go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Going {
+    /// Records of `partition` below offset `before`: references to them must lead elsewhere.
+    Records { partition: u32, before: u64 },
+    /// Owed entries below this sequence: what still stands in them must be committed anew.
+    Entries { before: u64 },
+}
+
+/// A question about all Sessions of a shard, until the last of them is here.
+#[derive(Debug)]
+pub(crate) struct Inquiry {
+    answer: Answer,
+    /// Claims before it in commit order whose Sessions are on their way here.
+    waiting: Vec<CommitId>,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Survey {
+        id: u64,
+        kept: Option<u32>,
+        lowest_sequence: Option<u64>,
+        lowest_kept: Option<u64>,
+    },
+    References {
+        going: Going,
+        found: BTreeMap<u64, (Position, OwedEntry)>,
+        /// How many more may be found.
+        room: usize,
+        complete: bool,
+    },
+}
 
 impl Shard {
-    /// Answers `Input::Retire`.
-    pub(crate) fn retire(&mut self, partition: u32, before: u64) {
-        let mut found: BTreeMap<u64, (Position, OwedEntry)> = BTreeMap::new();
-        for (_, session) in &self.sessions {
-            let number = session.number();
-            let unsent = session.inflight.iter().filter(|inflight| {
-                !matches!(inflight.progress, Progress::Recorded | Progress::Released)
-            });
-            let unsent = unsent.filter_map(|inflight| inflight.owed.as_deref().cloned());
-            for owed in unsent.chain(session.owed.iter()) {
-                let position = owed.position;
-                if position.partition == partition && position.offset < before {
-                    add(&mut found, number, owed);
-                }
-            }
-        }
-        let references = found.into_iter().map(|(sequence, (position, mut entry))| {
-            for group in &mut entry.groups {
-                group.sessions.sort_unstable();
-            }
-            OwedReference {
-                sequence,
-                position,
-                entry: entry.encode(),
-            }
+    /// Answers `Input::Survey`.
+    pub(crate) fn survey(&mut self, id: u64, kept: Option<u32>) {
+        self.inquire(Answer::Survey {
+            id,
+            kept,
+            lowest_sequence: None,
+            lowest_kept: None,
         });
-        let references = references.collect();
-        self.effects.push(Effect::Owes {
-            partition,
-            before,
-            references,
+    }
+
+    /// Answers `Input::Retire`.
+    pub(crate) fn retire(&mut self, going: Going, references_max: usize) {
+        self.inquire(Answer::References {
+            going,
+            found: BTreeMap::new(),
+            room: references_max,
+            complete: true,
+        });
+    }
+
+    fn inquire(&mut self, mut answer: Answer) {
+        for (_, session) in &self.sessions {
+            answer.examine(session);
+        }
+        let waiting: Vec<CommitId> = self.arrivals.keys().copied().collect();
+        if waiting.is_empty() {
+            self.effects.push(answer.effect());
+        } else {
+            self.inquiries.push(Inquiry { answer, waiting });
+        }
+    }
+
+    /// A claimed Session is here, or there is none: whoever waited for it goes on.
+    pub(crate) fn inquire_arrived(&mut self, claim: CommitId, slot: Option<usize>) {
+        let session = slot.and_then(|slot| self.sessions.get(slot));
+        let effects = &mut self.effects;
+        self.inquiries.retain_mut(|inquiry| {
+            let Some(index) = inquiry.waiting.iter().position(|one| *one == claim) else {
+                return true;
+            };
+            inquiry.waiting.swap_remove(index);
+            if let Some(session) = session {
+                inquiry.answer.examine(session);
+            }
+            if inquiry.waiting.is_empty() {
+                effects.push(inquiry.answer.effect());
+            }
+            !inquiry.waiting.is_empty()
         });
     }
 
     /// References follow their records; `moved` ascends by sequence.
-    pub(crate) fn follow(&mut self, moved: &[Moved]) {
+    pub(crate) fn follow(&mut self, moved: &Arc<[Moved]>) {
+        debug_assert!(moved.is_sorted_by_key(|one| one.sequence));
         for (_, session) in &mut self.sessions {
-            session.owed.rewrite(moved);
-            for owed in session
-                .inflight
-                .iter_mut()
-                .filter_map(|inflight| inflight.owed.as_mut())
-            {
-                let found = moved.iter().find(|one| one.sequence == owed.sequence);
-                if let Some(one) = found.filter(|one| one.from == owed.position) {
-                    owed.position = one.to;
+            session.follow(moved);
+        }
+        for arrival in self.arrivals.values_mut() {
+            arrival.moved.push(Arc::clone(moved));
+        }
+    }
+}
+
+impl Session {
+    /// Its references follow their records; `moved` ascends by sequence.
+    pub(crate) fn follow(&mut self, moved: &[Moved]) {
+        self.owed.rewrite(moved);
+        let owed = self.inflight.iter_mut().filter_map(|one| one.owed.as_mut());
+        for owed in owed {
+            if let Some(to) = owed::find(moved, owed) {
+                owed.position = to;
+            }
+        }
+    }
+
+    /// Everything that is owed and may have to be sent, also after a crash at this moment.
+    fn unsent(&self) -> impl Iterator<Item = Owed> + '_ {
+        let inflight = self.inflight.iter();
+        let inflight = inflight.filter(|one| one.progress != Progress::Released);
+        let inflight = inflight.filter_map(|one| one.owed.as_deref().cloned());
+        inflight.chain(self.owed.iter())
+    }
+
+    /// Everything that an owed entry must stand for at a restart.
+    fn unfinished(&self) -> impl Iterator<Item = Owed> + '_ {
+        let inflight = self.inflight.iter();
+        let inflight = inflight.filter_map(|one| one.owed.as_deref().cloned());
+        inflight.chain(self.owed.iter())
+    }
+}
+
+impl Answer {
+    fn examine(&mut self, session: &Session) {
+        match self {
+            Self::Survey {
+                kept,
+                lowest_sequence,
+                lowest_kept,
+                ..
+            } => {
+                let inflight = session.inflight.iter();
+                let inflight = inflight.filter_map(|one| Some(one.owed.as_ref()?.sequence));
+                let all = inflight.chain(session.owed.front_sequence());
+                *lowest_sequence = all.chain(*lowest_sequence).min();
+                if let Some(kept) = *kept {
+                    let owed = session.unsent();
+                    let kept = owed.filter(|owed| owed.position.partition == kept);
+                    let offsets = kept.map(|owed| owed.position.offset);
+                    *lowest_kept = offsets.chain(*lowest_kept).min();
+                }
+            }
+            Self::References {
+                going,
+                found,
+                room,
+                complete,
+            } => {
+                let number = session.number();
+                let mut add_one = |owed: Owed| {
+                    if *room == 0 {
+                        *complete = false;
+                    } else {
+                        *room -= 1;
+                        add(found, number, owed);
+                    }
+                };
+                match *going {
+                    Going::Records { partition, before } => session
+                        .unsent()
+                        .filter(|owed| {
+                            owed.position.partition == partition && owed.position.offset < before
+                        })
+                        .for_each(&mut add_one),
+                    Going::Entries { before } => session
+                        .unfinished()
+                        .filter(|owed| owed.sequence < before)
+                        .for_each(&mut add_one),
+                }
+            }
+        }
+    }
+
+    /// Leaves itself empty.
+    fn effect(&mut self) -> Effect {
+        match self {
+            Self::Survey {
+                id,
+                lowest_sequence,
+                lowest_kept,
+                ..
+            } => Effect::Needs {
+                survey: *id,
+                sequence: *lowest_sequence,
+                kept: *lowest_kept,
+            },
+            Self::References {
+                going,
+                found,
+                complete,
+                ..
+            } => {
+                let found = std::mem::take(found).into_iter();
+                let references = found.map(|(sequence, (position, mut entry))| {
+                    for group in &mut entry.groups {
+                        group.sessions.sort_unstable();
+                        // Asked where it left and where it arrived.
+                        group.sessions.dedup();
+                    }
+                    OwedReference {
+                        sequence,
+                        position,
+                        entry: entry.encode(),
+                    }
+                });
+                Effect::Owes {
+                    going: *going,
+                    references: references.collect(),
+                    complete: *complete,
                 }
             }
         }

@@ -21,13 +21,14 @@ use crate::directory::Seat;
 use crate::input::{Between, Forwarded};
 use crate::matching::{FastMap, MatchCache};
 use crate::payloads::Payloads;
+use crate::retire::Inquiry;
 use crate::session::Session;
 use crate::session::connect::{Arrival, End};
 use crate::session::subscribe::{Feed, Granted};
 use crate::timers::{Due, Timers};
 use crate::{
     Change, CommitId, ConnectionId, Counts, Effect, Input, LoadId, Message, Now, Output, Peer,
-    Publisher, Receipt, Refusal, ShardMessage, Shared, Ticket,
+    Position, Publisher, Receipt, Refusal, ShardMessage, Shared, Ticket,
 };
 
 /// What follows a commit.
@@ -113,7 +114,7 @@ pub struct Shard {
     pending: VecDeque<Pending>,
     next_commit: u64,
     pub(crate) next_load: u64,
-    pub(crate) loads: FastMap<LoadId, (usize, Vec<u64>)>,
+    pub(crate) loads: FastMap<LoadId, (usize, Vec<(u64, Position)>)>,
     /// Behind the highest owed sequence seen here.
     pub(crate) next_sequence: u64,
     pub(crate) timers: Timers,
@@ -129,6 +130,8 @@ pub struct Shard {
     paused: Vec<ConnectionId>,
     /// Row steps the log refused, to be tried again.
     stalled: Vec<RowStep>,
+    /// Questions that wait for Sessions on their way here.
+    pub(crate) inquiries: Vec<Inquiry>,
     // The round.
     pub(crate) effects: Vec<Effect>,
     touched: Vec<usize>,
@@ -176,6 +179,7 @@ impl Shard {
             warm: Vec::new(),
             paused: Vec::new(),
             stalled: Vec::new(),
+            inquiries: Vec::new(),
             effects: Vec::new(),
             touched: Vec::new(),
             forwards: (0..shared.shards).map(|_| Vec::new()).collect(),
@@ -311,7 +315,11 @@ impl Shard {
                 let then = Then::Injected(ticket);
                 self.publish_other(now, *message, Vec::new(), Some(ticket), None, then);
             }
-            Input::Retire { partition, before } => self.retire(partition, before),
+            Input::Survey { id, kept } => self.survey(id, kept),
+            Input::Retire {
+                going,
+                references_max,
+            } => self.retire(going, references_max),
             Input::Moved(moved) => self.follow(&moved),
             Input::Tick => self.tick(now),
             Input::Stop => self.stop(now),

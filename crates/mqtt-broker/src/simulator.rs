@@ -8,17 +8,19 @@
 mod client;
 mod exchanges;
 mod judge;
+mod keeper;
 mod schedules;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
 use crate::{
-    Cause, Commit, Config, ConnectionId, Effect, Input, Limits, Message, Moved, Now, Peer,
-    Position, Receipt, Refusal, Restore, Routes, Shard, Shared, Table, distribute,
+    Cause, Commit, Config, ConnectionId, Effect, Input, Limits, Message, Now, Peer, Position,
+    Receipt, Refusal, Restore, Routes, Shard, Shared, Table, Ticket, distribute,
 };
+use keeper::{Keeper, Wish};
 
 /// SplitMix64: small, seeded, and the same everywhere.
 pub(crate) struct Random(u64);
@@ -55,14 +57,23 @@ impl Routes for SomeRoutes {
     }
 }
 
+/// What waits for its turn in the log.
+pub(crate) enum Asked {
+    Commit(Box<Commit>),
+    Wish(Wish),
+}
+
 /// What is synced, and what is only asked for.
 #[derive(Default)]
 pub(crate) struct Log {
     pub(crate) tables: BTreeMap<(Table, Bytes), Bytes>,
     /// Partition -> records; `None` where retention has passed.
     pub(crate) records: BTreeMap<u32, Vec<Option<Arc<Message>>>>,
-    pub(crate) owed: Vec<(Position, Bytes)>,
-    pub(crate) asked: VecDeque<Box<Commit>>,
+    /// `None` where trimmed.
+    pub(crate) owed: Vec<Option<(Position, Bytes)>>,
+    pub(crate) asked: VecDeque<Asked>,
+    /// Payloads of all records there ever were.
+    stored: BTreeSet<Bytes>,
     pub(crate) full: bool,
     pub(crate) syncs: u64,
 }
@@ -87,10 +98,8 @@ impl Log {
         }
         if let Some(entry) = &commit.owed {
             receipt.owed = Some(self.owed.len() as u64);
-            self.owed.push((
-                receipt.stored.expect("what is owed is stored"),
-                entry.clone(),
-            ));
+            let stored = receipt.stored.expect("what is owed is stored");
+            self.owed.push(Some((stored, entry.clone())));
         }
         for change in &commit.changes {
             let key = (change.table, change.key.clone());
@@ -104,6 +113,7 @@ impl Log {
     }
 
     fn append(&mut self, partition: u32, message: Arc<Message>) -> Position {
+        self.stored.insert(message.payload.clone());
         let records = self.records.entry(partition).or_default();
         records.push(Some(message));
         Position {
@@ -119,12 +129,13 @@ impl Log {
             .clone()
     }
 
-    pub(crate) fn holds(&self, payload: &[u8]) -> bool {
-        self.records
-            .values()
-            .flatten()
-            .flatten()
-            .any(|message| message.payload == payload)
+    /// Whether it ever held a record of this payload.
+    pub(crate) fn held(&self, payload: &[u8]) -> bool {
+        self.stored.contains(payload)
+    }
+
+    pub(crate) fn ask(&mut self, wish: Wish) {
+        self.asked.push_back(Asked::Wish(wish));
     }
 
     pub(crate) fn rows(&self, table: Table) -> usize {
@@ -143,7 +154,11 @@ pub(crate) struct World {
     pub(crate) open: BTreeMap<ConnectionId, usize>,
     /// What the broker wrote to each socket, until somebody reads it.
     pub(crate) wires: BTreeMap<ConnectionId, Vec<u8>>,
-    pub(crate) injected: Vec<crate::Ticket>,
+    pub(crate) injected: Vec<(Ticket, Result<(), Refusal>)>,
+    pub(crate) keeper: Keeper,
+    /// Sockets that are not to be read.
+    pub(crate) paused: BTreeSet<ConnectionId>,
+    pub(crate) pauses: u64,
     next_connection: u64,
     pub(crate) forgets_packet_ids: bool,
     limits: Limits,
@@ -164,6 +179,9 @@ impl World {
             open: BTreeMap::new(),
             wires: BTreeMap::new(),
             injected: Vec::new(),
+            keeper: Keeper::default(),
+            paused: BTreeSet::new(),
+            pauses: 0,
             next_connection: 0,
             forgets_packet_ids: false,
             limits,
@@ -197,8 +215,10 @@ impl World {
             restore.row(*table, key, value);
         }
         if let Some(from) = restore.owed_from() {
-            for (sequence, (position, entry)) in self.log.owed.iter().enumerate() {
-                if sequence as u64 >= from {
+            for (sequence, entry) in self.log.owed.iter().enumerate() {
+                if let Some((position, entry)) = entry
+                    && sequence as u64 >= from
+                {
                     restore.owed(sequence as u64, *position, entry);
                 }
             }
@@ -212,9 +232,13 @@ impl World {
     /// Power is lost: of what was asked, only the first `synced` commits made it to the disk.
     pub(crate) fn crash(&mut self, synced: usize) {
         for _ in 0..synced.min(self.log.asked.len()) {
-            let commit = self.log.asked.pop_front().expect("counted");
-            let _unanswered = self.log.apply(&commit);
+            match self.log.asked.pop_front().expect("counted") {
+                Asked::Commit(commit) => drop(self.log.apply(&commit)),
+                Asked::Wish(wish) => self.grant(wish),
+            }
         }
+        self.keeper.forget();
+        self.paused.clear();
         self.log.asked.clear();
         self.open.clear();
         self.wires.clear();
@@ -302,8 +326,12 @@ impl World {
                         .extend_from_slice(&bytes);
                     self.open.remove(&connection);
                 }
-                Effect::Pause(_) | Effect::Resume(_) => {}
-                Effect::Commit(commit) => self.log.asked.push_back(commit),
+                Effect::Pause(connection) => {
+                    assert!(self.paused.insert(connection));
+                    self.pauses += 1;
+                }
+                Effect::Resume(connection) => assert!(self.paused.remove(&connection)),
+                Effect::Commit(commit) => self.log.asked.push_back(Asked::Commit(commit)),
                 Effect::Load {
                     request, positions, ..
                 } => {
@@ -319,51 +347,46 @@ impl World {
                     self.inboxes[to].push_back(Input::FromShard(message));
                 }
                 Effect::Injected { ticket, outcome } => {
-                    assert_eq!(outcome, Ok(()));
-                    self.injected.push(ticket);
+                    self.injected.push((ticket, outcome));
                 }
-                Effect::Owes { references, .. } => self.copy_owed(references),
+                Effect::Owes {
+                    going, references, ..
+                } => self.owes(going, references),
+                Effect::Needs { sequence, kept, .. } => self.needs(sequence, kept),
             }
-        }
-    }
-
-    /// As the server does before bytes go: each record is copied, a new entry refers to the copy.
-    fn copy_owed(&mut self, references: Vec<crate::OwedReference>) {
-        let mut moved = Vec::new();
-        for reference in references {
-            let message = self.log.read(reference.position).expect("still there");
-            let to = self.log.append(KEPT, message);
-            self.log.owed.push((to, reference.entry));
-            let from = reference.position;
-            moved.push(Moved {
-                sequence: reference.sequence,
-                from,
-                to,
-            });
-        }
-        let moved: Arc<[Moved]> = moved.into();
-        for inbox in &mut self.inboxes {
-            inbox.push_back(Input::Moved(moved.clone()));
         }
     }
 
     /// The log syncs the first `count` of what was asked, and says so.
     pub(crate) fn run_log(&mut self, count: usize) -> bool {
         let mut done = Vec::new();
+        let mut any = false;
         for _ in 0..count {
-            let Some(commit) = self.log.asked.pop_front() else {
+            let Some(asked) = self.log.asked.pop_front() else {
                 break;
             };
-            let outcome = self.log.apply(&commit);
-            done.push((commit, outcome));
+            any = true;
+            match asked {
+                Asked::Commit(commit) => {
+                    let outcome = self.log.apply(&commit);
+                    done.push((commit, outcome));
+                }
+                Asked::Wish(wish) => {
+                    self.distribute(std::mem::take(&mut done));
+                    self.grant(wish);
+                }
+            }
         }
-        let any = !done.is_empty();
+        self.distribute(done);
+        any
+    }
+
+    fn distribute(&mut self, done: Vec<(Box<Commit>, Result<Receipt, Refusal>)>) {
         let mut into: Vec<Vec<Input>> = self.inboxes.iter().map(|_| Vec::new()).collect();
         distribute(&self.shared, done, &mut into);
         for (inbox, inputs) in self.inboxes.iter_mut().zip(into) {
             inbox.extend(inputs);
         }
-        any
     }
 
     /// Everything that can happen without time passing happens.

@@ -437,6 +437,9 @@ fn kafka_options(config: &Config, dir: &Path) -> anyhow::Result<headwater_kafka_
     })
 }
 
+/// Of the internal topics.
+const INTERNAL_SEGMENT_BYTES: &str = "16777216";
+
 /// Makes a topic that is not there, and gives its first partition.
 fn make_topic(log: &Log, name: &str, partitions: u32) -> anyhow::Result<PartitionId> {
     if log.topic(name).is_none() {
@@ -444,6 +447,8 @@ fn make_topic(log: &Log, name: &str, partitions: u32) -> anyhow::Result<Partitio
         if name.starts_with(INTERNAL_PREFIX) {
             // What sessions are owed goes when nobody is owed it, not by age.
             config.set(TopicConfig::RETENTION_MS, "-1")?;
+            // Whole segments go: small ones, so that little stays behind.
+            config.set(TopicConfig::SEGMENT_BYTES, INTERNAL_SEGMENT_BYTES)?;
         }
         let create = Admin::CreateTopic {
             name: name.to_owned(),

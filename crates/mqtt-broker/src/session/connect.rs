@@ -22,7 +22,8 @@ use crate::session::Session;
 use crate::session::will::will_row;
 use crate::shard::{Draft, Then};
 use crate::{
-    Change, CommitId, ConnectionId, Effect, Now, Publisher, Refusal, Shard, ShardMessage, Verdict,
+    Change, CommitId, ConnectionId, Effect, Moved, Now, Publisher, Refusal, Shard, ShardMessage,
+    Verdict,
 };
 
 /// A Session that was claimed and is not here yet.
@@ -33,6 +34,8 @@ pub(crate) struct Arrival {
     number: u64,
     /// What was delivered to it meanwhile, in order.
     kept: Vec<(Delivery, Target)>,
+    /// Where its messages went meanwhile.
+    pub(crate) moved: Vec<Arc<[Moved]>>,
     /// Somebody else has claimed it already.
     surrender: Option<(usize, CommitId)>,
 }
@@ -187,6 +190,7 @@ impl Shard {
             connection,
             number,
             kept: Vec::new(),
+            moved: Vec::new(),
             surrender: None,
         };
         self.arrivals.insert(claim, arrival);
@@ -300,7 +304,13 @@ impl Shard {
             for (delivery, target) in &arrival.kept {
                 self.deliver_one(now, slot, delivery, target);
             }
+            if let Some(session) = self.sessions.get_mut(slot) {
+                for moved in &arrival.moved {
+                    session.follow(moved);
+                }
+            }
         }
+        self.inquire_arrived(claim, slot);
         if let Some((to, claim)) = arrival.surrender {
             match slot {
                 Some(slot) => {

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use crate::owed::Owed;
-use crate::session::Progress;
 use crate::session::publish_out::{Manner, send_release, transmit, wire};
+use crate::session::{Progress, Session};
 use crate::{Effect, LoadId, Message, Now, Position, Shard};
 
 /// Records asked back from the log at once.
@@ -176,8 +176,7 @@ impl Shard {
         self.next_load += 1;
         let request = LoadId(self.next_load);
         session.loading = Some(request);
-        let sequences = wanted.iter().map(|(sequence, _)| *sequence).collect();
-        self.loads.insert(request, (slot, sequences));
+        self.loads.insert(request, (slot, wanted.to_vec()));
         self.effects.push(Effect::Load {
             request,
             positions: wanted.iter().map(|(_, position)| *position).collect(),
@@ -187,7 +186,7 @@ impl Shard {
 
     /// What the log gave back.
     pub(crate) fn loaded(&mut self, now: Now, request: LoadId, items: Vec<Option<Arc<Message>>>) {
-        let Some((slot, sequences)) = self.loads.remove(&request) else {
+        let Some((slot, wanted)) = self.loads.remove(&request) else {
             return;
         };
         let Some(session) = self.sessions.get_mut(slot) else {
@@ -197,16 +196,31 @@ impl Shard {
             return;
         }
         session.loading = None;
+        let mut items = items;
         if items.is_empty() {
             // Against the rule of `Input::Loaded`; taken as unreadable rather than asked for ever.
-            session.loaded = sequences
-                .first()
-                .map(|sequence| (*sequence, None))
-                .into_iter()
-                .collect();
-        } else {
-            session.loaded = sequences.into_iter().zip(items).collect();
+            items.push(None);
+        }
+        session.loaded.clear();
+        for ((sequence, position), item) in wanted.into_iter().zip(items) {
+            if item.is_none() && session.has_moved(sequence, position) {
+                // The record went while it was asked for: it lies elsewhere by now.
+                break;
+            }
+            session.loaded.push_back((sequence, item));
         }
         self.feed(now, slot);
+    }
+}
+
+impl Session {
+    /// Whether the message it is owed as `sequence` is no longer at `position`.
+    fn has_moved(&self, sequence: u64, position: Position) -> bool {
+        let inflight = self.inflight.iter();
+        let mut all = inflight
+            .filter_map(|one| one.owed.as_deref().cloned())
+            .chain(self.owed.iter());
+        let owed = all.find(|owed| owed.sequence == sequence);
+        owed.is_some_and(|owed| owed.position != position)
     }
 }

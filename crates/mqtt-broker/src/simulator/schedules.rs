@@ -84,6 +84,7 @@ impl Schedule {
             }
             45..46 => self.pass(),
             46 if self.random.chance(3) => self.crash(),
+            47 => self.world.keep(&mut self.random),
             _ => {
                 let client = self.random.below(self.clients.len());
                 self.act(client)?;
@@ -199,7 +200,7 @@ impl Schedule {
                 } => {
                     if qos > QoS::AtMostOnce
                         && client.persistent
-                        && !self.world.log.holds(&mark.payload())
+                        && !self.world.log.held(&mark.payload())
                     {
                         return Err(format!("{mark:?} was delivered before its commit"));
                     }
@@ -257,6 +258,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 #[test]
 fn what_is_acknowledged_is_delivered_once_and_in_order() {
     let (mut deliveries, mut acknowledged, mut crashes, mut takeovers) = (0, 0, 0, 0);
+    let (mut trimmed, mut rewritten, mut copied) = (0, 0, 0);
     for seed in seeds(1_500) {
         let mut schedule = Schedule::new(seed, false);
         if let Err(finding) = schedule.run(1_500) {
@@ -266,13 +268,17 @@ fn what_is_acknowledged_is_delivered_once_and_in_order() {
         acknowledged += schedule.judge.acknowledged;
         crashes += schedule.crashes;
         takeovers += schedule.takeovers;
+        trimmed += schedule.world.keeper.trimmed;
+        rewritten += schedule.world.keeper.rewritten;
+        copied += schedule.world.keeper.copied;
     }
     println!(
         "{deliveries} deliveries, {acknowledged} acknowledged, {crashes} crashes, \
-         {takeovers} takeovers"
+         {takeovers} takeovers, {trimmed} trimmed, {rewritten} rewritten, {copied} copied"
     );
     if std::env::var("HEADWATER_SEED").is_err() {
         assert!(deliveries > 10_000 && acknowledged > 10_000 && crashes > 500 && takeovers > 500);
+        assert!(trimmed > 10_000 && rewritten > 1_000 && copied > 300);
     }
 }
 

@@ -1,13 +1,17 @@
 //! Lets records go without taking them from sessions that are still owed them.
 //!
 //! For: retention, DeleteRecords and topic deletion: what is owed of the bytes that go is copied to
-//! the kept topic, and the references follow, in commits that end with the removal.
-//! Not for: deciding what goes (the log's retention, Kafka clients).
+//! the kept topic, and the references follow, before the removal. `internal` keeps the owed and the
+//! kept topic themselves small.
+//! Not for: deciding what goes of users' topics (the log's retention, Kafka clients).
 //! Calls: the log, and every shard through its inbox. Called by: `serve`'s housekeeping, the Kafka
 //! door, the HTTP door.
 //! Holds: at every moment, and after a crash at every moment, what a session is owed can be read.
 
+mod internal;
+
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,13 +19,14 @@ use std::time::Duration;
 use headwater_commitlog::{
     Admin, Append, AppendData, CommitError, Log, PartitionId, Position, Unit,
 };
-use headwater_mqtt_broker::{Input, Moved, OwedReference};
+use headwater_mqtt_broker::{Going, Input, Moved, OwedReference};
 use tracing::warn;
 
 use super::Internal;
 use super::commits::{from_broker, owed_record, to_broker};
 use super::inbox::Inbox;
 use super::shard::Mail;
+use internal::Tended;
 
 /// Called once the records are gone, or why they stay.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
@@ -30,20 +35,35 @@ pub(crate) type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 const COPY_BYTES_MAX: usize = 4 << 20;
 const READ_BYTES: usize = 1 << 20;
 /// How often a wait for the shards looks whether the process ends.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(200);
 
 struct Job {
-    /// Partitions and the offset below which their records go.
-    going: Vec<(PartitionId, u64)>,
-    end: Admin,
+    task: Task,
     done: Done,
 }
 
-/// A shard's answer for one partition.
-struct Answer {
-    partition: u32,
-    before: u64,
-    references: Vec<OwedReference>,
+enum Task {
+    Retire {
+        /// Partitions and the offset below which their records go.
+        going: Vec<(PartitionId, u64)>,
+        end: Admin,
+    },
+    /// Look after the internal partitions.
+    Tend,
+}
+
+/// A shard's answer.
+enum Answer {
+    Owes {
+        going: Going,
+        references: Vec<OwedReference>,
+        complete: bool,
+    },
+    Needs {
+        survey: u64,
+        sequence: Option<u64>,
+        kept: Option<u64>,
+    },
 }
 
 /// One for the process, with a thread of its own.
@@ -51,6 +71,7 @@ pub(crate) struct Retirements {
     log: Log,
     jobs: Mutex<Option<Sender<Job>>>,
     answers: Mutex<Sender<Answer>>,
+    stopping: Arc<AtomicBool>,
 }
 
 /// The thread's state.
@@ -60,6 +81,16 @@ struct Worker {
     internal: Internal,
     jobs: Receiver<Job>,
     answers: Receiver<Answer>,
+    stopping: Arc<AtomicBool>,
+    tended: Tended,
+    surveys: u64,
+}
+
+/// The end of the internal partitions when the shards were asked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    owed: u64,
+    kept: u64,
 }
 
 impl Retirements {
@@ -70,12 +101,16 @@ impl Retirements {
     ) -> std::io::Result<Self> {
         let (jobs, job_receiver) = channel();
         let (answers, answer_receiver) = channel();
+        let stopping = Arc::new(AtomicBool::new(false));
         let worker = Worker {
             log: log.clone(),
             inboxes,
             internal,
             jobs: job_receiver,
             answers: answer_receiver,
+            stopping: Arc::clone(&stopping),
+            tended: Tended::default(),
+            surveys: 0,
         };
         std::thread::Builder::new()
             .name("retire".to_owned())
@@ -84,11 +119,13 @@ impl Retirements {
             log,
             jobs: Mutex::new(Some(jobs)),
             answers: Mutex::new(answers),
+            stopping,
         })
     }
 
-    /// No further job begins.
+    /// No further job begins, and one that waits for the shards gives up.
     pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.jobs
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -102,8 +139,18 @@ impl Retirements {
             offset: before,
         };
         self.ask(Job {
-            going: vec![(partition, before)],
-            end,
+            task: Task::Retire {
+                going: vec![(partition, before)],
+                end,
+            },
+            done,
+        });
+    }
+
+    /// Lets go what nobody needs of the internal partitions, in a bounded step, if it is worth it.
+    pub(crate) fn tend(&self, done: Done) {
+        self.ask(Job {
+            task: Task::Tend,
             done,
         });
     }
@@ -119,9 +166,11 @@ impl Retirements {
             }
         };
         self.ask(Job {
-            going,
-            end: Admin::DeleteTopic {
-                name: name.to_owned(),
+            task: Task::Retire {
+                going,
+                end: Admin::DeleteTopic {
+                    name: name.to_owned(),
+                },
             },
             done,
         });
@@ -140,35 +189,125 @@ impl Retirements {
     }
 
     /// A shard's `Effect::Owes`.
-    pub(crate) fn answered(&self, partition: u32, before: u64, references: Vec<OwedReference>) {
+    pub(crate) fn owes(&self, going: Going, references: Vec<OwedReference>, complete: bool) {
+        self.answered(Answer::Owes {
+            going,
+            references,
+            complete,
+        });
+    }
+
+    /// A shard's `Effect::Needs`.
+    pub(crate) fn needs(&self, survey: u64, sequence: Option<u64>, kept: Option<u64>) {
+        self.answered(Answer::Needs {
+            survey,
+            sequence,
+            kept,
+        });
+    }
+
+    fn answered(&self, answer: Answer) {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         // The worker is gone only when the process ends.
-        answers
-            .send(Answer {
-                partition,
-                before,
-                references,
-            })
-            .ok();
+        answers.send(answer).ok();
     }
 }
 
 impl Worker {
-    fn run(self) {
-        while let Ok(job) = self.jobs.recv() {
-            let result = self.work(&job.going, job.end);
-            (job.done)(result);
+    fn run(mut self) {
+        while let Ok(Job { task, done }) = self.jobs.recv() {
+            let result = match task {
+                Task::Retire { going, end } => self.retire(&going, end),
+                Task::Tend => self.tend(),
+            };
+            done(result);
         }
     }
 
-    fn work(&self, going: &[(PartitionId, u64)], end: Admin) -> Result<(), CommitError> {
-        let mut owed: BTreeMap<Position, Vec<OwedReference>> = BTreeMap::new();
+    fn retire(&self, going: &[(PartitionId, u64)], end: Admin) -> Result<(), CommitError> {
+        let mut owed = Vec::new();
         for &(partition, before) in going {
-            for reference in self.owed(partition, before)? {
-                owed.entry(from_broker(reference.position))
-                    .or_default()
-                    .push(reference);
+            let partition = partition.0;
+            let going = Going::Records { partition, before };
+            owed.extend(self.owed(going, usize::MAX)?.unwrap_or_default());
+        }
+        self.copy_all(owed)?;
+        self.end(vec![end])
+    }
+
+    /// What all shards' sessions are owed of what shall go; `None` when that is more than
+    /// `references_max` for one of them.
+    fn owed(
+        &self,
+        going: Going,
+        references_max: usize,
+    ) -> Result<Option<Vec<OwedReference>>, CommitError> {
+        self.question(move || Input::Retire {
+            going,
+            references_max,
+        })?;
+        let (mut references, mut whole) = (Vec::new(), true);
+        let mut missing = self.inboxes.len();
+        while missing > 0 {
+            match self.answer()? {
+                Answer::Owes {
+                    going: about,
+                    references: some,
+                    complete,
+                } if about == going => {
+                    references.extend(some);
+                    whole &= complete;
+                    missing -= 1;
+                }
+                // The answer to a question that was given up.
+                Answer::Owes { .. } | Answer::Needs { .. } => {}
             }
+        }
+        Ok(whole.then_some(references))
+    }
+
+    /// Asks every shard, in commit order: every delivery that was committed before is in the
+    /// inboxes by then.
+    fn question(&self, input: impl Fn() -> Input + Send + 'static) -> Result<Ends, CommitError> {
+        let inboxes = Arc::clone(&self.inboxes);
+        let (log, internal) = (self.log.clone(), self.internal);
+        let (sender, receiver) = channel();
+        let ask = move |_| {
+            let end = |id| log.partition(id).map_or(0, |one| one.high_watermark());
+            let ends = Ends {
+                owed: end(internal.owed),
+                kept: end(internal.kept),
+            };
+            for inbox in inboxes.iter() {
+                inbox.put([Mail::Input(input())]);
+            }
+            // The worker waits just below.
+            sender.send(ends).ok();
+        };
+        self.log.submit(vec![Unit::default()], Box::new(ask));
+        receiver.recv().map_err(|_| CommitError::Closed)
+    }
+
+    /// The next answer of a shard.
+    fn answer(&self) -> Result<Answer, CommitError> {
+        loop {
+            match self.answers.recv_timeout(PATIENCE) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Timeout)
+                    if !self.log.stats().failed && !self.stopping.load(Ordering::Relaxed) => {}
+                Err(_) => return Err(CommitError::Closed),
+            }
+        }
+    }
+
+    /// Copies the records behind these references to the kept topic. The old ones may go only when
+    /// this has returned: whoever looks for one there in vain finds in its inbox where it is.
+    fn copy_all(&self, references: Vec<OwedReference>) -> Result<(), CommitError> {
+        let mut owed: BTreeMap<Position, Vec<OwedReference>> = BTreeMap::new();
+        for reference in references {
+            owed.entry(from_broker(reference.position))
+                .or_default()
+                .push(reference);
         }
         let mut unit = Unit::default();
         let mut moving = Vec::new();
@@ -178,38 +317,19 @@ impl Worker {
                 self.commit(std::mem::take(&mut unit), std::mem::take(&mut moving))?;
             }
         }
-        unit.admin.push(end);
+        if moving.is_empty() {
+            return Ok(());
+        }
         self.commit(unit, moving)
     }
 
-    /// What all shards' sessions are owed of the records that shall go.
-    fn owed(&self, partition: PartitionId, before: u64) -> Result<Vec<OwedReference>, CommitError> {
-        // Asked in commit order: every delivery of a record that may go is in the inboxes by then.
-        let inboxes = Arc::clone(&self.inboxes);
-        let ask = move |_| {
-            for inbox in inboxes.iter() {
-                inbox.put([Mail::Input(Input::Retire {
-                    partition: partition.0,
-                    before,
-                })]);
-            }
+    /// The last step: what is free of debts goes.
+    fn end(&self, admin: Vec<Admin>) -> Result<(), CommitError> {
+        let unit = Unit {
+            admin,
+            ..Unit::default()
         };
-        self.log.submit(vec![Unit::default()], Box::new(ask));
-        let mut references = Vec::new();
-        let mut missing = self.inboxes.len();
-        while missing > 0 {
-            match self.answers.recv_timeout(PATIENCE) {
-                Ok(answer) if (answer.partition, answer.before) == (partition.0, before) => {
-                    references.extend(answer.references);
-                    missing -= 1;
-                }
-                // The answer to a question that was given up.
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) if !self.log.stats().failed => {}
-                Err(_) => return Err(CommitError::Closed),
-            }
-        }
-        Ok(references)
+        self.commit(unit, Vec::new())
     }
 
     /// Adds the copy of one record and the entries that refer to it.
@@ -264,7 +384,7 @@ impl Worker {
                 .next()
                 .unwrap_or(Err(CommitError::Closed));
             let result = answer.map(|receipt| {
-                let moved: Arc<[Moved]> = (moving.into_iter())
+                let mut moved: Vec<Moved> = (moving.into_iter())
                     .filter_map(|(sequence, from, append)| {
                         let to = to_broker(*receipt.positions.get(append)?);
                         Some(Moved {
@@ -274,6 +394,9 @@ impl Worker {
                         })
                     })
                     .collect();
+                // Gathered by place; shards look them up by sequence.
+                moved.sort_unstable_by_key(|one| one.sequence);
+                let moved: Arc<[Moved]> = moved.into();
                 if !moved.is_empty() {
                     for inbox in inboxes.iter() {
                         inbox.put([Mail::Input(Input::Moved(Arc::clone(&moved)))]);

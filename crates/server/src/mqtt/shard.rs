@@ -218,14 +218,15 @@ impl ShardThread {
                 self.common.injections.answered(ticket, outcome);
             }
             Effect::Owes {
-                partition,
-                before,
+                going,
                 references,
-            } => {
-                self.common
-                    .retirements
-                    .answered(partition, before, references);
-            }
+                complete,
+            } => self.common.retirements.owes(going, references, complete),
+            Effect::Needs {
+                survey,
+                sequence,
+                kept,
+            } => self.common.retirements.needs(survey, sequence, kept),
         }
     }
 

@@ -1,4 +1,5 @@
-//! What is done from time to time: letting records go that retention no longer keeps.
+//! What is done from time to time: letting records go that retention no longer keeps, and what the
+//! internal topics hold for nobody.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -8,7 +9,7 @@ use headwater_commitlog::{CommitError, Log};
 use tracing::{info, warn};
 
 use crate::flows::Signal;
-use crate::mqtt::retire::Retirements;
+use crate::mqtt::retire::{Done, Retirements};
 use crate::mqtt::wall_ms;
 
 /// How often retention is looked at.
@@ -34,13 +35,7 @@ impl Housekeeping {
     pub(crate) fn run(self) {
         while self.signal.wait(EVERY) {
             for (partition, before) in self.log.retention_due(wall_ms()) {
-                let (sender, receiver) = channel();
-                let done = Box::new(move |result: Result<(), CommitError>| {
-                    // Received just below.
-                    sender.send(result).ok();
-                });
-                self.retirements.trim(partition, before, done);
-                match receiver.recv().unwrap_or(Err(CommitError::Closed)) {
+                match self.wait(|done| self.retirements.trim(partition, before, done)) {
                     Ok(()) => info!(
                         ?partition,
                         before, "records past their retention are removed"
@@ -49,6 +44,21 @@ impl Housekeeping {
                     Err(error) => warn!(?partition, %error, "retention waits"),
                 }
             }
+            match self.wait(|done| self.retirements.tend(done)) {
+                Ok(()) => {}
+                Err(CommitError::Closed) => return,
+                Err(error) => warn!(%error, "what nobody is owed any more stays for now"),
+            }
         }
+    }
+
+    /// Starts a job and waits for its end.
+    fn wait(&self, start: impl FnOnce(Done)) -> Result<(), CommitError> {
+        let (sender, receiver) = channel();
+        start(Box::new(move |result| {
+            // Received just below.
+            sender.send(result).ok();
+        }));
+        receiver.recv().unwrap_or(Err(CommitError::Closed))
     }
 }

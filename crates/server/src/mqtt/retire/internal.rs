@@ -1,0 +1,214 @@
+//! Keeps the owed and the kept topic as small as what sessions are owed.
+//!
+//! For: trimming both up to what nobody needs, and committing the few old entries anew that hold
+//! much back.
+//! Called by: housekeeping, through `Worker`.
+//! Holds: an entry or a record goes only when no session needs it, or in or after the commit that
+//! stands for it anew. A crash in between leaves two that say the same; the later one counts.
+
+use headwater_commitlog::{Admin, Append, AppendData, CommitError, PartitionId, Unit};
+use headwater_mqtt_broker::{Going, Input, OwedReference};
+use tracing::{debug, info};
+
+use super::{Answer, COPY_BYTES_MAX, Ends, Worker};
+use crate::mqtt::commits::{from_broker, owed_record};
+use crate::mqtt::wall_ms;
+
+/// A trim costs a checkpoint: not for less than this.
+const TRIM_BYTES_MIN: u64 = 8 << 20;
+/// From this size on a partition's older half is moved forward when it is mostly settled.
+const COMPACT_BYTES_MIN: u64 = 64 << 20;
+/// Messages of sessions that one shard may have to list for one such step.
+const REFERENCES_MAX: usize = 100_000;
+/// What a record costs besides an entry, about.
+const RECORD_BYTES: u64 = 32;
+
+/// When to look again.
+#[derive(Debug, Default)]
+pub(super) struct Tended {
+    owed: Watch,
+    kept: Watch,
+}
+
+#[derive(Debug, Default)]
+struct Watch {
+    /// The partition's size after the last look.
+    looked_bytes: u64,
+    /// Below this size compaction does not pay.
+    compact_bytes: u64,
+}
+
+impl Watch {
+    fn is_due(&self, size: u64) -> bool {
+        size >= self.looked_bytes.saturating_add(TRIM_BYTES_MIN)
+    }
+}
+
+/// How much a partition holds, and where.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    start: u64,
+    end: u64,
+    bytes: u64,
+}
+
+impl Extent {
+    /// Bytes below `offset`, taken as evenly spread.
+    fn bytes_below(self, offset: u64) -> u64 {
+        let part = offset.clamp(self.start, self.end) - self.start;
+        let whole = (self.end - self.start).max(1);
+        let bytes = u128::from(self.bytes) * u128::from(part) / u128::from(whole);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    fn middle(self) -> u64 {
+        self.start + (self.end - self.start) / 2
+    }
+}
+
+impl Worker {
+    /// One bounded step for both topics.
+    pub(super) fn tend(&mut self) -> Result<(), CommitError> {
+        let (owed, kept) = (self.internal.owed, self.internal.kept);
+        let owed_due = self.tended.owed.is_due(self.extent(owed).bytes);
+        let kept_due = self.tended.kept.is_due(self.extent(kept).bytes);
+        if !owed_due && !kept_due {
+            return Ok(());
+        }
+        let needed = self.survey(kept_due.then_some(kept))?;
+        // A trim each, one checkpoint for both.
+        let mut trims = Vec::new();
+        trims.extend(self.worthwhile(owed, needed.owed));
+        if kept_due {
+            trims.extend(self.worthwhile(kept, needed.kept));
+        }
+        if !trims.is_empty() {
+            debug!(?trims, "what nobody is owed any more goes");
+            self.end(trims)?;
+        }
+        self.compact_owed()?;
+        if kept_due {
+            self.compact_kept()?;
+            self.tended.kept.looked_bytes = self.extent(kept).bytes;
+        }
+        self.tended.owed.looked_bytes = self.extent(owed).bytes;
+        Ok(())
+    }
+
+    fn extent(&self, partition: PartitionId) -> Extent {
+        self.log.partition(partition).map_or(
+            Extent {
+                start: 0,
+                end: 0,
+                bytes: 0,
+            },
+            |partition| Extent {
+                start: partition.log_start_offset(),
+                end: partition.high_watermark(),
+                bytes: partition.size_bytes(),
+            },
+        )
+    }
+
+    /// The offsets below which no session needs anything.
+    fn survey(&mut self, kept: Option<PartitionId>) -> Result<Ends, CommitError> {
+        self.surveys += 1;
+        let id = self.surveys;
+        let kept = kept.map(|kept| kept.0);
+        let mut lowest = self.question(move || Input::Survey { id, kept })?;
+        let mut missing = self.inboxes.len();
+        while missing > 0 {
+            match self.answer()? {
+                Answer::Needs {
+                    survey,
+                    sequence,
+                    kept,
+                } if survey == id => {
+                    lowest.owed = lowest.owed.min(sequence.unwrap_or(u64::MAX));
+                    lowest.kept = lowest.kept.min(kept.unwrap_or(u64::MAX));
+                    missing -= 1;
+                }
+                // The answer to a question that was given up.
+                Answer::Owes { .. } | Answer::Needs { .. } => {}
+            }
+        }
+        Ok(lowest)
+    }
+
+    fn worthwhile(&self, partition: PartitionId, offset: u64) -> Option<Admin> {
+        let gain = self.extent(partition).bytes_below(offset);
+        (gain >= TRIM_BYTES_MIN).then_some(Admin::TrimTo { partition, offset })
+    }
+
+    /// Commits what still stands in the older half of the owed topic anew, if that is little.
+    fn compact_owed(&mut self) -> Result<(), CommitError> {
+        let extent = self.extent(self.internal.owed);
+        if extent.bytes < COMPACT_BYTES_MIN.max(self.tended.owed.compact_bytes) {
+            return Ok(());
+        }
+        let before = extent.middle();
+        let references = self.owed(Going::Entries { before }, REFERENCES_MAX)?;
+        let cost = |one: &OwedReference| one.entry.len() as u64 + RECORD_BYTES;
+        let references = references.filter(|all| {
+            let bytes: u64 = all.iter().map(cost).sum();
+            bytes <= extent.bytes_below(before) / 2
+        });
+        let Some(references) = references else {
+            // Its sessions are owed most of it.
+            self.tended.owed.compact_bytes = extent.bytes + extent.bytes / 4;
+            return Ok(());
+        };
+        let timestamp_ms = wall_ms();
+        let mut unit = Unit::default();
+        let count = references.len();
+        for reference in references {
+            let body = owed_record(from_broker(reference.position), &reference.entry);
+            unit.appends.push(Append {
+                partition: self.internal.owed,
+                data: AppendData::Record { timestamp_ms, body },
+            });
+            if unit.size_bytes() >= COPY_BYTES_MAX {
+                self.commit(std::mem::take(&mut unit), Vec::new())?;
+            }
+        }
+        unit.admin.push(Admin::TrimTo {
+            partition: self.internal.owed,
+            offset: before,
+        });
+        info!(count, before, "old debts of sessions are written anew");
+        self.tended.owed.compact_bytes = 0;
+        self.commit(unit, Vec::new())
+    }
+
+    /// Copies what is still owed in the older half of the kept topic forward, if that is little.
+    fn compact_kept(&mut self) -> Result<(), CommitError> {
+        let kept = self.internal.kept;
+        let extent = self.extent(kept);
+        if extent.bytes < COMPACT_BYTES_MIN.max(self.tended.kept.compact_bytes) {
+            return Ok(());
+        }
+        let before = extent.middle();
+        let partition = kept.0;
+        let references = self.owed(Going::Records { partition, before }, REFERENCES_MAX)?;
+        let references = references.filter(|all| {
+            let mut places: Vec<u64> = all.iter().map(|one| one.position.offset).collect();
+            places.sort_unstable();
+            places.dedup();
+            places.len() as u64 <= (before - extent.start) / 2
+        });
+        let Some(references) = references else {
+            self.tended.kept.compact_bytes = extent.bytes + extent.bytes / 4;
+            return Ok(());
+        };
+        info!(
+            count = references.len(),
+            before, "old messages that sessions are owed are copied forward"
+        );
+        self.copy_all(references)?;
+        self.tended.kept.compact_bytes = 0;
+        self.end(vec![Admin::TrimTo {
+            partition: kept,
+            offset: before,
+        }])
+    }
+}
