@@ -13,9 +13,9 @@
 //! stands in no column, as text that every JSON tool reads; the view named after the collection
 //! shows both together.
 //!
-//! Retention will drop whole files: the file is the first of a row of volumes
-//! (`documents-000001.sqlite`), each with dictionaries and cursors of its own, and only the last
-//! one is written to. A new volume begins with a copy of the cursors.
+//! Retention removes documents by age, batch by batch ([`Writer::remove_older`](crate::Writer::remove_older)).
+//! The file's name leaves room for a row of volumes (`documents-000001.sqlite`), each with
+//! dictionaries and cursors of its own, of which whole ones could be dropped instead.
 
 use crate::Position;
 use crate::store::OpenError;

@@ -272,6 +272,23 @@ impl Writer {
         Ok(true)
     }
 
+    /// Removes documents whose time lies before `ts_ms`, at most `limit` of all collections together,
+    /// in one transaction; how many went. Fewer than `limit`: nothing so old is left. Documents
+    /// without a time (below 0) stay. What is freed is used again; the file does not shrink.
+    pub fn remove_older(&mut self, ts_ms: i64, limit: u32) -> Result<u64, InsertError> {
+        if self.failed {
+            return Err(InsertError::Closed);
+        }
+        let removed = remove_older(&mut self.connection, ts_ms, limit).map_err(insert_error);
+        self.failed = matches!(removed, Err(InsertError::Failed(_)));
+        let removed = removed?;
+        self.documents_unchecked += usize::try_from(removed).unwrap_or(usize::MAX);
+        if self.documents_unchecked >= CHECKPOINT_DOCUMENTS {
+            self.checkpoint()?;
+        }
+        Ok(removed)
+    }
+
     /// Where sink `name` has come to in a partition; `None` where it never was.
     pub fn cursor(
         &mut self,
@@ -349,6 +366,27 @@ fn insert(
     move_cursors(&transaction, cursors)?;
     transaction.commit().map_err(insert_error)?;
     Ok(inserted)
+}
+
+fn remove_older(connection: &mut Connection, ts_ms: i64, limit: u32) -> rusqlite::Result<u64> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let collections: Vec<i64> = transaction
+        .prepare_cached("SELECT id FROM collections")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut removed = 0;
+    for id in collections {
+        let left = u64::from(limit).saturating_sub(removed);
+        let rows = transaction
+            .prepare_cached(&format!(
+                "DELETE FROM documents_{id} WHERE id IN
+                 (SELECT id FROM documents_{id} WHERE ts >= 0 AND ts < ? ORDER BY ts LIMIT ?)"
+            ))?
+            .execute(params![ts_ms, i64::try_from(left).unwrap_or(i64::MAX)])?;
+        removed += rows as u64;
+    }
+    transaction.commit()?;
+    Ok(removed)
 }
 
 fn move_cursors(transaction: &Transaction<'_>, cursors: &[Cursor<'_>]) -> Result<(), InsertError> {

@@ -350,3 +350,39 @@ fn an_index_changes_no_answer() {
         .unwrap();
     assert!(found.scanned < 400, "{found:?}");
 }
+
+#[test]
+fn what_is_older_goes_in_bounded_batches() {
+    let mut fixture = Fixture::new();
+    let other = Namespace::parse("other.place").unwrap();
+    let mut batch = Batch::new();
+    for at in 0..10_u32 {
+        let old = Facts {
+            ts_ms: i64::from(at) * 100,
+            ..facts(u64::from(at))
+        };
+        batch.push(&collection(), &old);
+    }
+    let timeless = Facts {
+        ts_ms: -1,
+        ..facts(10)
+    };
+    batch.push(&collection(), &timeless);
+    batch.push(
+        &other,
+        &Facts {
+            ts_ms: 0,
+            ..facts(11)
+        },
+    );
+    fixture.writer.insert(&batch, &[]).unwrap();
+    assert_eq!(fixture.writer.remove_older(500, 3).unwrap(), 3);
+    assert_eq!(
+        fixture.offsets("{}"),
+        [3, 4, 5, 6, 7, 8, 9, 10],
+        "the oldest go first"
+    );
+    assert_eq!(fixture.writer.remove_older(500, 10).unwrap(), 3);
+    assert_eq!(fixture.offsets("{}"), [5, 6, 7, 8, 9, 10]);
+    assert_eq!(fixture.writer.remove_older(500, 10).unwrap(), 0);
+}
