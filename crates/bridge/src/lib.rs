@@ -51,5 +51,5 @@ pub use diagnostic::{Diagnostic, nearest};
 pub use flows::{FlowError, Flows, Route, Routed};
 pub use message::{Incoming, Outgoing, Properties};
 pub use partition::partition_for_key;
-pub use record::{Record, decode_record, encode_record};
+pub use record::{Record, decode_record, encode_record, read_owed};
 pub use sink::{DocumentFacts, Place, Sink};

@@ -84,6 +84,14 @@ pub fn decode_record(record: &Record) -> Result<Outgoing<'_>, Rejected> {
     facts.outgoing(record, Cow::Borrowed(topic), None, None)
 }
 
+/// As [`decode_record`] for a record of our own making that a Client is owed: the broker took its
+/// topic when it was published, so also `$` topics, which no deliver may send to.
+pub fn read_owed(record: &Record) -> Result<Outgoing<'_>, Rejected> {
+    let facts = Facts::read(record);
+    let topic = facts.topic.ok_or(Rejected::NoMqttTopic)?;
+    facts.unchecked(record, Cow::Borrowed(topic), None, None)
+}
+
 /// A header's name for a User Property's.
 pub(crate) fn header_name(property: &str) -> Cow<'_, str> {
     if is_ours(property) || property.starts_with(ESCAPE) {
@@ -189,10 +197,22 @@ impl<'a> Facts<'a> {
         qos: Option<u8>,
         retain: Option<bool>,
     ) -> Result<Outgoing<'a>, Rejected> {
+        if self.wrong.is_none() {
+            check_mqtt_topic(&topic).map_err(Rejected::MqttTopic)?;
+        }
+        self.unchecked(record, topic, qos, retain)
+    }
+
+    fn unchecked(
+        self,
+        record: &Record,
+        topic: Cow<'a, str>,
+        qos: Option<u8>,
+        retain: Option<bool>,
+    ) -> Result<Outgoing<'a>, Rejected> {
         if let Some(header) = self.wrong {
             return Err(Rejected::Header { header });
         }
-        check_mqtt_topic(&topic).map_err(Rejected::MqttTopic)?;
         Ok(Outgoing {
             topic,
             payload: record.value.clone().unwrap_or_default(),
@@ -306,6 +326,21 @@ pub(crate) mod tests {
         assert_eq!(
             headers(&record),
             expected.map(|(n, v)| (n.to_owned(), v.to_owned()))
+        );
+    }
+
+    #[test]
+    fn what_a_client_is_owed_is_read_back_whatever_its_topic() {
+        let record = read_back(&encode_record(&plain("$foo/bar", b"x"), None), 1_000);
+        let refused = decode_record(&record);
+        assert!(
+            matches!(refused, Err(Rejected::MqttTopic(_))),
+            "{refused:?}"
+        );
+        let outgoing = read_owed(&record).unwrap();
+        assert_eq!(
+            (&*outgoing.topic, &*outgoing.payload),
+            ("$foo/bar", &b"x"[..])
         );
     }
 

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use headwater_bridge::decode_record;
+use headwater_bridge::read_owed;
 use headwater_commitlog::Log;
 use headwater_commitlog::record::{Record, Records};
 use headwater_mqtt_broker::{Input, LoadId, Message, Position};
@@ -91,7 +91,7 @@ fn read(log: &Log, positions: &[Position], bytes_max: usize) -> Vec<Option<Arc<M
     let mut run = Run { log, open: None };
     for &position in positions {
         let found = run.record(position).and_then(|record| {
-            let outgoing = decode_record(&record).inspect_err(|rejected| {
+            let outgoing = read_owed(&record).inspect_err(|rejected| {
                 warn!(?position, reason = %rejected, "an owed record is no message");
             });
             message(&outgoing.ok()?, Some(position)).ok()
