@@ -16,7 +16,8 @@ use crate::connection;
 use crate::groups::Groups;
 use crate::handler::{PRODUCE_KIB_MAX, Shared};
 use crate::waiters::Waiters;
-use crate::{Advanced, GroupView, Host, Options, StartError};
+use crate::wire::Text;
+use crate::{Advanced, ErrorCode, GroupView, Host, Options, StartError};
 
 /// After a failed accept (no descriptor left, most likely) connections get so long to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -114,6 +115,12 @@ impl KafkaServer {
                 server.advanced(partitions);
             }
         })
+    }
+
+    /// Deletes a group without members, its offsets with it, as DeleteGroups does; on disk when this
+    /// answers [`ErrorCode::None`].
+    pub async fn delete_group(&self, group_id: &str) -> ErrorCode {
+        self.shared.groups.delete(&Text::from(group_id)).await
     }
 
     /// All groups with members, offsets and lags, ordered by name.
