@@ -317,6 +317,9 @@ impl Config {
         if self.log.wal_bytes_max.is_some_and(|size| size.0 < 1 << 20) {
             wrong("log.wal_bytes_max", "less than 1 MiB".to_owned());
         }
+        if self.store.retention.0 == 0 {
+            wrong("store.retention", "0 would keep no document".to_owned());
+        }
         let unbuilt = |what: &str| format!("{what} is not built yet; take \"embedded\"");
         if self.log.mode == Mode::External || self.log.ack == Ack::Kafka {
             wrong("log.mode", unbuilt("an outside Kafka"));

@@ -7,6 +7,7 @@
 pub(crate) mod delivers;
 mod signal;
 pub(crate) mod sinks;
+mod troubles;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use headwater_mqtt_broker::{Message, Routes};
 use crate::mqtt::incoming;
 
 pub(crate) use signal::Signal;
+pub(crate) use troubles::Troubles;
 
 /// The flows that stand now; a reload swaps all of them or nothing.
 pub(crate) struct Current(ArcSwap<Flows>);

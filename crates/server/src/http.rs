@@ -4,6 +4,8 @@
 //! Not for: HTTP itself (`dashboard`). Calls: the log, the store, the Kafka side. Called by:
 //! `dashboard`, on threads that may block.
 
+pub(crate) mod door;
+mod groups;
 mod metrics;
 
 use std::collections::BTreeMap;
@@ -51,6 +53,10 @@ pub(crate) struct Running {
     pub(crate) shared: Arc<headwater_mqtt_broker::Shared>,
     pub(crate) durability: Durability,
     pub(crate) partitions: u32,
+    /// Whether a topic is made on first use.
+    pub(crate) auto_create: bool,
+    /// Where the Kafka side's own work runs.
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) listeners: RwLock<Vec<ListenerState>>,
     pub(crate) stopping: AtomicBool,
     pub(crate) readers: Mutex<Vec<Reader>>,
@@ -87,9 +93,7 @@ impl Running {
     }
 
     fn known_topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
-        self.log
-            .topic(name)
-            .ok_or_else(|| Refusal::new(RefusalKind::NotFound, format!("there is no topic {name}")))
+        self.log.topic(name).ok_or_else(|| unknown_topic(name))
     }
 
     fn partition(&self, topic: &Topic, index: u32) -> Result<Arc<Partition>, Refusal> {
@@ -123,6 +127,10 @@ impl Running {
                 .collect(),
         }
     }
+}
+
+fn unknown_topic(name: &str) -> Refusal {
+    Refusal::new(RefusalKind::NotFound, format!("there is no topic {name}"))
 }
 
 fn bounds() -> Bounds {
@@ -196,6 +204,8 @@ impl System for Running {
         if self.durability != Durability::Sync {
             degraded.push(format!("durability is {}", self.durability.name()));
         }
+        degraded.extend(self.sinks.troubles.sentences());
+        degraded.extend(self.delivers.troubles.sentences());
         let ready = accepting && !self.stopping.load(Ordering::Relaxed) && !stats.failed;
         Readiness {
             ready,
@@ -292,6 +302,7 @@ impl System for Running {
         refuse_internal(topic)?;
         let topic = match self.log.topic(topic) {
             Some(topic) => topic,
+            None if !self.auto_create => return Err(unknown_topic(topic)),
             None => {
                 self.create_topic(&CreateTopic {
                     name: topic.to_owned(),
@@ -407,13 +418,21 @@ impl System for Running {
     }
 
     fn delete_group(&self, name: &str) -> Result<(), Refusal> {
-        let sentence =
-            format!("groups are deleted by Kafka's tools for now, not here: {name} stays");
-        Err(Refusal::new(RefusalKind::Unavailable, sentence))
+        let (kafka, group) = (Arc::clone(&self.kafka), name.to_owned());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        self.runtime.spawn(async move {
+            // Nobody listens any more only after the time below.
+            sender.send(kafka.delete_group(&group).await).ok();
+        });
+        match receiver.recv_timeout(COMMIT_TIME_MAX) {
+            Ok(code) => groups::deleted(name, code),
+            Err(_) => Err(Refusal::new(
+                RefusalKind::Unavailable,
+                "the group is still being deleted",
+            )),
+        }
     }
 }
-
-mod groups;
 
 fn refuse_internal(name: &str) -> Result<(), Refusal> {
     if name.starts_with(headwater_commitlog::INTERNAL_PREFIX) {

@@ -37,7 +37,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Serve, Target};
 use crate::config::{Config, Durability, Loaded, Sources, load};
 use crate::data_dir;
-use crate::flows::delivers::{DeliverCounters, Delivers};
+use crate::flows::delivers::{DeliverCounters, Delivers, beginnings};
 use crate::flows::sinks::{SinkCounters, Sinks};
 use crate::flows::{Current, Signal};
 use crate::http::Running;
@@ -74,8 +74,34 @@ pub(crate) fn run(target: &Target, options: &Serve) -> anyhow::Result<ExitCode> 
         .enable_all()
         .build()
         .context("cannot start threads")?;
+    // From here on a signal is kept until it is asked for: one that comes while the log recovers, or
+    // right after the start, ends the process in order.
+    let wishes = {
+        let _inside = runtime.enter();
+        Wishes::listen().context("cannot wait for signals")?
+    };
     let house = House::build(&runtime, &dir, loaded)?;
-    house.open(&runtime, options.ready_file.as_deref(), &sources)
+    let ended = house.open(&runtime, options.ready_file.as_deref(), &sources, wishes);
+    // A long query must not hold up the end: it reads, and nobody waits for it any more.
+    runtime.shutdown_background();
+    ended
+}
+
+/// What the process is asked to do from outside.
+struct Wishes {
+    terminate: UnixSignal,
+    interrupt: UnixSignal,
+    hang_up: UnixSignal,
+}
+
+impl Wishes {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// Everything that runs, before the doors are open.
@@ -147,6 +173,7 @@ impl House {
         let running = Arc::new(Running {
             log: log.clone(),
             kafka,
+            runtime: runtime.handle().clone(),
             retirements: Arc::clone(&mqtt.common.retirements),
             counters: Arc::clone(&mqtt.common.counters),
             sinks: Arc::new(SinkCounters::default()),
@@ -154,6 +181,7 @@ impl House {
             shared: Arc::clone(&mqtt.shared),
             durability: config.durability,
             partitions: config.log.partitions,
+            auto_create: config.log.auto_create,
             listeners: RwLock::default(),
             stopping: AtomicBool::new(false),
             readers: Mutex::default(),
@@ -186,8 +214,17 @@ impl House {
             running.store.reader()?,
             Arc::clone(&signals.sinks),
             Arc::clone(&running.sinks),
+            i64::try_from(self.config.store.retention.0).unwrap_or(i64::MAX),
         )?;
-        let mut delivers = Delivers::new(
+        let tables = beginnings(&self.log, &self.flows.load());
+        let unit = Unit {
+            tables,
+            ..Unit::default()
+        };
+        self.log
+            .commit(unit)
+            .context("cannot write down where delivers begin")?;
+        let delivers = Delivers::new(
             self.log.clone(),
             Arc::clone(&self.flows),
             Arc::clone(&self.mqtt.common.injections),
@@ -195,9 +232,6 @@ impl House {
             Arc::clone(&signals.delivers),
             Arc::clone(&running.delivers),
         );
-        delivers
-            .begin()
-            .context("cannot write down where delivers begin")?;
         let housekeeping = Housekeeping::new(
             self.log.clone(),
             Arc::clone(&self.mqtt.common.retirements),
@@ -229,6 +263,7 @@ impl House {
         runtime: &Runtime,
         ready_file: Option<&Path>,
         sources: &Sources,
+        wishes: Wishes,
     ) -> anyhow::Result<ExitCode> {
         let (stop, stopping) = watch::channel(false);
         let bound: Vec<(&'static str, SocketAddr)> = self
@@ -264,7 +299,7 @@ impl House {
             write_ready_file(path, &bound)?;
         }
         info!("every door is open");
-        runtime.block_on(self.wait(sources))?;
+        runtime.block_on(self.wait(sources, wishes));
         info!("stopping");
         self.running.stopping.store(true, Ordering::Relaxed);
         stop.send_replace(true);
@@ -283,17 +318,7 @@ impl House {
             "http" => {
                 let key = headwater_dashboard::Secret::new(&self.key);
                 let router = headwater_dashboard::router(self.running.clone(), key);
-                let mut stopping = stopping;
-                let stopped = async move {
-                    // An error says that the sender is gone, which is the end as well.
-                    stopping.wait_for(|stopping| *stopping).await.ok();
-                };
-                let serve = axum::serve(listener, router).with_graceful_shutdown(stopped);
-                runtime.spawn(async move {
-                    if let Err(error) = serve.await {
-                        warn!(%error, "the HTTP door has ended");
-                    }
-                })
+                runtime.spawn(crate::http::door::serve(listener, router, stopping))
             }
             _ => {
                 let common = Arc::clone(&self.mqtt.common);
@@ -308,20 +333,12 @@ impl House {
     }
 
     /// Until SIGTERM or SIGINT; SIGHUP reads the flows again.
-    async fn wait(&self, sources: &Sources) -> anyhow::Result<()> {
-        let listen = |kind| -> anyhow::Result<UnixSignal> {
-            signal(kind).context("cannot wait for signals")
-        };
-        let (mut terminate, mut interrupt, mut hang_up) = (
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::hangup())?,
-        );
+    async fn wait(&self, sources: &Sources, mut wishes: Wishes) {
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = hang_up.recv() => {
+                _ = wishes.terminate.recv() => return,
+                _ = wishes.interrupt.recv() => return,
+                _ = wishes.hang_up.recv() => {
                     let good = reload::reload(&self.config, sources, &self.log, &self.flows);
                     self.running.reload_good.store(good, Ordering::Relaxed);
                     self.signals.sinks.raise();
@@ -433,12 +450,33 @@ fn kafka_options(config: &Config, dir: &Path) -> anyhow::Result<headwater_kafka_
         cluster_id,
         auto_create: config.log.auto_create,
         partitions: config.log.partitions,
+        topic_defaults: topic_defaults(config)?,
         ..headwater_kafka_server::Options::default()
     })
 }
 
 /// Of the internal topics.
 const INTERNAL_SEGMENT_BYTES: &str = "16777216";
+
+/// `[log]`'s settings by Kafka's names: what DescribeConfigs tells of a topic that says nothing.
+fn topic_defaults(config: &Config) -> anyhow::Result<TopicConfig> {
+    let options = log_options(config, Path::new(""));
+    let defaults = TopicConfig::default()
+        .with(TopicConfig::RETENTION_MS, &options.retention_ms.to_string())?
+        .with(
+            TopicConfig::RETENTION_BYTES,
+            &options.retention_bytes.to_string(),
+        )?
+        .with(
+            TopicConfig::SEGMENT_BYTES,
+            &options.segment_bytes.to_string(),
+        )?
+        .with(
+            TopicConfig::MAX_MESSAGE_BYTES,
+            &options.message_bytes_max.to_string(),
+        )?;
+    Ok(defaults)
+}
 
 /// Makes a topic that is not there, and gives its first partition.
 fn make_topic(log: &Log, name: &str, partitions: u32) -> anyhow::Result<PartitionId> {

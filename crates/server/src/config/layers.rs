@@ -1,8 +1,10 @@
 //! Reads file, environment and `--set` into one configuration, and says what is wrong with them.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use headwater_bridge::{Diagnostic, FlowConfig, Flows, check};
+use toml::de::DeTable;
 use toml::{Table, Value};
 
 use super::Config;
@@ -66,6 +68,15 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// Whether a layer above the file names `key`.
+    fn override_key(&self, key: &str) -> bool {
+        let named = format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase());
+        let set = |one: &String| one.split_once('=').is_some_and(|(name, _)| name == key);
+        self.set.iter().any(set) || self.environment.iter().any(|(name, _)| *name == named)
+    }
+}
+
 /// Reads all layers. One error refuses the whole.
 pub(crate) fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut found = Vec::new();
@@ -100,7 +111,38 @@ pub(crate) fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     if !found.is_empty() {
         return Err(ConfigError::Invalid(found));
     }
-    finish(table, warnings)
+    finish(table, warnings).map_err(|error| match (&sources.file, error) {
+        (Some(path), ConfigError::Invalid(found)) => {
+            ConfigError::Invalid(located(path, sources, found))
+        }
+        (_, error) => error,
+    })
+}
+
+/// Gives problems of single keys their place in the file, but for what the environment or `--set`
+/// said instead.
+fn located(path: &Path, sources: &Sources, found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let Ok(text) = std::fs::read_to_string(path) else {
+        return found;
+    };
+    let Ok(table) = DeTable::parse(&text) else {
+        return found;
+    };
+    let place = |one: Diagnostic| match span_of(table.get_ref(), &one.key) {
+        Some(span) if !sources.override_key(&one.key) => {
+            Diagnostic::at(&text, span, &one.key, one.message.clone())
+                .in_file(&path.display().to_string())
+        }
+        _ => one,
+    };
+    found.into_iter().map(place).collect()
+}
+
+fn span_of(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
+    match key.split_once('.') {
+        None => Some(table.get(key)?.span()),
+        Some((first, rest)) => span_of(table.get(first)?.get_ref().as_table()?, rest),
+    }
 }
 
 fn file_errors(text: &str) -> Vec<Diagnostic> {

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_bridge::{DEAD_LETTERS, Deliver, Place, Rejected, dead_letter};
+use headwater_bridge::{DEAD_LETTERS, Deliver, Flows, Place, Rejected, dead_letter};
 use headwater_commitlog::record::Record;
 use headwater_commitlog::{
     Admin, Append, AppendData, CommitError, Lane, Log, Partition, PartitionId, TableChange,
@@ -23,7 +23,7 @@ use headwater_commitlog::{
 use headwater_mqtt_broker::Input;
 use tracing::{error, warn};
 
-use super::{Current, Signal};
+use super::{Current, Signal, Troubles};
 use crate::mqtt::inbox::Inbox;
 use crate::mqtt::shard::Mail;
 use crate::mqtt::{Injected, Injections, message};
@@ -41,6 +41,8 @@ pub(crate) struct DeliverCounters {
     pub(crate) dead: AtomicU64,
     pub(crate) removed: AtomicU64,
     pub(crate) refused: AtomicU64,
+    /// Partitions that cannot be read.
+    pub(crate) troubles: Troubles,
 }
 
 /// A deliver's name and a partition.
@@ -66,6 +68,27 @@ struct Answer {
     key: LaneKey,
     offset: u64,
     injected: Injected,
+}
+
+/// Where delivers without a position begin: at the end of what is there now, for a device must not
+/// be told what was meant for others before. To be committed before the flows stand; at the start
+/// before the Kafka door opens, so that no record comes between end and position.
+pub(crate) fn beginnings(log: &Log, flows: &Flows) -> Vec<TableChange> {
+    let mut rows = Vec::new();
+    for deliver in flows.delivers() {
+        let Some(topic) = log.topic(deliver.from()) else {
+            continue;
+        };
+        for id in &topic.partitions {
+            let key = (deliver.name().to_owned(), *id);
+            if stored(log, &key).is_none()
+                && let Some(partition) = log.partition(*id)
+            {
+                rows.push(row(&key, partition.high_watermark()));
+            }
+        }
+    }
+    rows
 }
 
 /// The thread's state.
@@ -102,31 +125,6 @@ impl Delivers {
         }
     }
 
-    /// Writes down where delivers without a position begin: at the end of what is there now. Done
-    /// before the Kafka door opens, so that no record comes between end and position.
-    pub(crate) fn begin(&mut self) -> Result<(), CommitError> {
-        let flows = Arc::clone(&self.flows.load());
-        let mut unit = Unit::default();
-        for deliver in flows.delivers() {
-            let Some(topic) = self.log.topic(deliver.from()) else {
-                continue;
-            };
-            for id in &topic.partitions {
-                let key = (deliver.name().to_owned(), *id);
-                if stored(&self.log, &key).is_none()
-                    && let Some(partition) = self.log.partition(*id)
-                {
-                    unit.tables.push(row(&key, partition.high_watermark()));
-                }
-            }
-        }
-        if unit.tables.is_empty() {
-            Ok(())
-        } else {
-            self.log.commit(unit).map(drop)
-        }
-    }
-
     /// Works until the signal is stopped.
     pub(crate) fn run(mut self) {
         while !self.signal.is_stopping() {
@@ -138,10 +136,30 @@ impl Delivers {
             busy |= self.turn();
             if !busy {
                 self.write_down();
+                self.release_ended();
                 self.signal.wait(IDLE);
             }
         }
         self.write_down();
+    }
+
+    /// Delivers that no longer stand hold nothing; else retention would wait for them for ever.
+    fn release_ended(&mut self) {
+        let flows = Arc::clone(&self.flows.load());
+        let (log, troubles) = (&self.log, &self.counters.troubles);
+        self.ways.retain(|key, way| {
+            let stands = flows
+                .delivers()
+                .iter()
+                .any(|deliver| deliver.name() == key.0)
+                && log.partition(key.1).is_some();
+            if stands || way.in_flight > 0 {
+                return true;
+            }
+            log.release_hold(&key.0, key.1);
+            troubles.goes_on(&key.0, key.1);
+            false
+        });
     }
 
     fn turn(&mut self) -> bool {
@@ -198,7 +216,7 @@ impl Delivers {
         match partition.records(from, READ_BYTES) {
             Ok(records) => self.hand_over(deliver, partition, &key, records),
             Err(error) => {
-                error!(deliver = key.0, %error, "a partition cannot be read on");
+                self.unreadable(partition, &key, from, &error);
                 false
             }
         }
@@ -213,11 +231,15 @@ impl Delivers {
     ) -> bool {
         let mut busy = false;
         for record in records {
-            let Ok(record) = record.inspect_err(|error| {
-                error!(deliver = key.0, %error, "a damaged batch stops this deliver");
-            }) else {
-                return busy;
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    let at = self.ways.get(key).map_or(0, |way| way.next);
+                    self.unreadable(partition, key, at, &error);
+                    return busy;
+                }
             };
+            self.counters.troubles.goes_on(&key.0, key.1);
             let offset = record.offset;
             let Some(way) = self.ways.get_mut(key) else {
                 return busy;
@@ -248,6 +270,24 @@ impl Delivers {
             busy = true;
         }
         busy
+    }
+
+    /// What cannot be read stands alone until it can be; `/readyz` says so.
+    fn unreadable(
+        &self,
+        partition: &Partition,
+        key: &LaneKey,
+        offset: u64,
+        error: &dyn std::error::Error,
+    ) {
+        let (topic, index) = (partition.topic(), partition.index());
+        let sentence = format!(
+            "deliver {}: records of {topic}-{index} wait at offset {offset}: {error}",
+            key.0
+        );
+        if self.counters.troubles.stands(&key.0, key.1, &sentence) {
+            error!("{sentence}");
+        }
     }
 
     fn inject(

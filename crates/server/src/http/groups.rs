@@ -1,7 +1,7 @@
 //! Consumer groups as the HTTP door shows them.
 
-use headwater_dashboard::{GroupDetail, GroupOffset, GroupSummary};
-use headwater_kafka_server::GroupView;
+use headwater_dashboard::{GroupDetail, GroupOffset, GroupSummary, Refusal, RefusalKind};
+use headwater_kafka_server::{ErrorCode, GroupView};
 
 pub(super) fn summary(group: &GroupView) -> GroupSummary {
     GroupSummary {
@@ -26,4 +26,25 @@ pub(super) fn detail(group: &GroupView) -> GroupDetail {
         generation: group.generation,
         offsets: offsets.collect(),
     }
+}
+
+/// What Kafka's code for a deletion means to people.
+pub(super) fn deleted(group: &str, code: ErrorCode) -> Result<(), Refusal> {
+    let (kind, sentence) = match code {
+        ErrorCode::None => return Ok(()),
+        ErrorCode::GroupIdNotFound => (RefusalKind::NotFound, format!("there is no group {group}")),
+        ErrorCode::NonEmptyGroup => (
+            RefusalKind::Conflict,
+            format!("group {group} has members; end them first"),
+        ),
+        ErrorCode::KafkaStorageError => (
+            RefusalKind::Unavailable,
+            format!("group {group} could not be written; is the disk full?"),
+        ),
+        other => (
+            RefusalKind::Internal,
+            format!("group {group} was not deleted: {other:?}"),
+        ),
+    };
+    Err(Refusal::new(kind, sentence))
 }

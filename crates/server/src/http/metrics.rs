@@ -131,6 +131,12 @@ pub(super) fn text(running: &Running) -> String {
         ],
     );
     out.metric(
+        "headwater_documents_expired_total",
+        "counter",
+        "Documents removed because of their age",
+        &[("", load(&sinks.expired))],
+    );
+    out.metric(
         "headwater_sink_failures_total",
         "counter",
         "Failed turns of the store",

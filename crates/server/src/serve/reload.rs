@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, Sources, load};
 use crate::flows::Current;
+use crate::flows::delivers::beginnings;
 use crate::mqtt::wall_ms;
 
 /// The row that says at which commit the flows were last swapped.
@@ -30,23 +31,24 @@ pub(crate) fn reload(running: &Config, sources: &Sources, log: &Log, flows: &Cur
     if same != *running {
         warn!("settings other than the flows have changed; they need a restart");
     }
-    // The row is the position: what the log holds before it was shaped by the old flows.
-    let row = TableChange {
+    // The row is the position: what the new flows shape lies behind it. New delivers begin there.
+    let mut tables = beginnings(log, &loaded.flows);
+    tables.push(TableChange {
         table: TableId::CURSORS,
         key: Bytes::from_static(ROW),
         value: Some(Bytes::copy_from_slice(&wall_ms().to_be_bytes())),
-    };
-    flows.swap(loaded.flows);
+    });
     match log.commit(Unit {
-        tables: vec![row],
+        tables,
         ..Unit::default()
     }) {
         Ok(receipt) => {
+            flows.swap(loaded.flows);
             info!(commit = receipt.sequence, "the flows were swapped");
             true
         }
         Err(refused) => {
-            error!(%refused, "the flows were swapped, and the position could not be written down");
+            error!(%refused, "the position of the swap could not be written down; what runs goes on");
             false
         }
     }

@@ -1,0 +1,148 @@
+//! Accepts HTTP connections: so many, each with a time for its request's head, until the end.
+//!
+//! Not for: what is answered (`dashboard`). Called by: `serve`.
+//! Holds: who sends a head slowly, or nothing, does not keep a place; the end waits for calls at
+//! work, and not for long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+/// Connections held at once; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 1_000;
+/// From the first moment, and from the last answer, to the end of a request's head.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(20);
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// What calls at work are given at the end.
+const END_MAX: Duration = Duration::from_secs(3);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `router` until `stopping` says so.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    let told = stopping.clone();
+    let accepting = async {
+        loop {
+            // Never closed, so it cannot fail.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, router.clone(), told.clone(), place));
+                }
+                Err(error) => {
+                    warn!(%error, "an HTTP connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+            while connections.try_join_next().is_some() {}
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = stopped(&mut stopping) => {}
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(END_MAX, ended).await.is_err() {
+        warn!("HTTP calls were still at work at the end");
+    }
+}
+
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error says that the sender is gone, which is the end as well.
+    stopping.wait_for(|stopping| *stopping).await.ok();
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+    _place: OwnedSemaphorePermit,
+) {
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut serving = std::pin::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => Some(ended),
+        () = stopped(&mut stopping) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "an HTTP connection broke off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Simulated time: the runtime moves its clock on when nothing else is left to do.
+    #[tokio::test(start_paused = true)]
+    async fn slow_head_loses_its_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(async || "yes"));
+        let (stop, stopping) = watch::channel(false);
+        let door = tokio::spawn(serve(listener, router, stopping));
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+        let mut quick = TcpStream::connect(address).await.unwrap();
+        quick
+            .write_all(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        quick.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let mut rest = Vec::new();
+        let closed = timeout(HEAD_TIME_MAX * 2, slow.read_to_end(&mut rest)).await;
+        closed.expect("the door closes it").ok();
+        stop.send_replace(true);
+        door.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn call_at_work_does_not_hold_up_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(std::future::pending::<&str>));
+        let (stop, stopping) = watch::channel(false);
+        let door = tokio::spawn(serve(listener, router, stopping));
+        let mut waiting = TcpStream::connect(address).await.unwrap();
+        waiting
+            .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            .await
+            .unwrap();
+        stop.send_replace(true);
+        timeout(END_MAX * 2, door).await.unwrap().unwrap();
+    }
+}
