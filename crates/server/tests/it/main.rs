@@ -11,7 +11,9 @@
 
 mod bad_input;
 mod documents;
+mod flows;
 mod http;
+mod log;
 mod messages;
 mod program;
 mod start;

@@ -105,6 +105,16 @@ impl Home {
         program
     }
 
+    /// `headwater check` of the configuration.
+    pub(crate) fn check(&self) -> Answer {
+        let mut command = self.command();
+        command
+            .arg("check")
+            .arg("-c")
+            .arg(self.path("headwater.toml"));
+        Answer::of(&finish(command, &[]))
+    }
+
     /// Runs `serve` that must end by itself: its exit code and what it said.
     pub(crate) fn refused(&self, more: &[&str]) -> (i32, String) {
         let output = finish(self.serve(&BTreeMap::new(), more), &[]);

@@ -29,6 +29,14 @@ fn sigterm_says_goodbye_and_everything_is_there_again() {
 }
 
 #[test]
+fn sigterm_at_once_after_the_start_is_an_end_in_order() {
+    let home = Home::new();
+    for _ in 0..5 {
+        home.start().stop();
+    }
+}
+
+#[test]
 fn killed_program_owes_what_it_owed() {
     let home = Home::new();
     let program = home.start();
