@@ -5,6 +5,8 @@
 //! Calls: `bridge` for flows and diagnostics. Called by: `serve`, `check`.
 //! Holds: an unknown key, a bad value, a bad flow refuse the whole configuration; an empty file is valid.
 
+#[cfg(test)]
+mod documented;
 mod layers;
 mod units;
 
