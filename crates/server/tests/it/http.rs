@@ -47,3 +47,25 @@ fn metrics_are_open_metrics_to_their_end() {
     }
     assert!(program.metric("headwater_log_records_total") >= 1);
 }
+
+#[test]
+fn documented_metrics_are_exactly_those_that_are_told() {
+    let program = Home::new().start();
+    let (_, text) = program.http("GET", "/metrics", None);
+    let lines = text.lines().filter_map(|line| line.strip_prefix("# "));
+    let mut told: Vec<String> = Vec::new();
+    for line in lines {
+        let words: Vec<&str> = line.splitn(3, ' ').collect();
+        match words[..] {
+            ["TYPE", name, kind] => told.push(format!("| `{name}` | {kind} |")),
+            ["HELP", _, help] => told.last_mut().unwrap().push_str(&format!(" {help} |")),
+            _ => {}
+        }
+    }
+    let page = include_str!("../../../../docs/reference/metrics.md");
+    let documented: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    assert_eq!(documented, told);
+}
