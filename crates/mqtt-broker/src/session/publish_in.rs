@@ -79,8 +79,14 @@ impl Shard {
                 }
             }
             let receive_maximum = usize::from(self.shared.limits.receive_maximum.get());
-            let taken = connection.acks.len().max(session.inbound.len());
-            if connection.is_v5() && taken >= receive_maximum {
+            // Before MQTT 5.0 nothing announces a window: it bounds what is held, the identifiers
+            // that wait for PUBREL, and closes.
+            let taken = match (connection.is_v5(), qos) {
+                (true, _) => connection.acks.len().max(session.inbound.len()),
+                (false, QoS::ExactlyOnce) => session.inbound.len(),
+                (false, _) => 0,
+            };
+            if taken >= receive_maximum {
                 return Err(DisconnectReason::ReceiveMaximumExceeded); // [MQTT-3.3.4-9]
             }
         }
