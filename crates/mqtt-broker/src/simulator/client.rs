@@ -220,20 +220,24 @@ impl Client {
     fn packet(&mut self, packet: Packet, events: &mut Vec<Event>) {
         match packet {
             Packet::ConnAck(ack) => {
-                assert_eq!(ack.reason, ConnAckReason::Success);
+                if ack.reason != ConnAckReason::Success {
+                    return; // The broker closes; it is tried again.
+                }
                 self.connected(ack.session_present);
                 events.push(Event::Connected {
                     present: ack.session_present,
                 });
             }
             Packet::SubAck(ack) => {
-                assert!(ack.reasons.iter().all(|reason| !reason.is_error()));
                 self.subscribing = false;
-                events.push(Event::Subscribed);
+                if ack.reasons.iter().all(|reason| !reason.is_error()) {
+                    events.push(Event::Subscribed);
+                }
             }
             Packet::PubAck(ack) => {
-                if let Some(outgoing) = self.take(ack.packet_id.value(), QoS::AtLeastOnce) {
-                    assert!(!ack.reason.is_error());
+                if let Some(outgoing) = self.take(ack.packet_id.value(), QoS::AtLeastOnce)
+                    && !ack.reason.is_error()
+                {
                     events.push(Event::Acknowledged(outgoing.mark));
                 }
             }
@@ -243,8 +247,9 @@ impl Client {
                     .unacknowledged
                     .iter_mut()
                     .find(|(other, _)| *other == id);
-                if let Some((_, outgoing)) = found {
-                    assert!(!ack.reason.is_error());
+                if ack.reason.is_error() {
+                    self.take(id, QoS::ExactlyOnce);
+                } else if let Some((_, outgoing)) = found {
                     if !outgoing.released {
                         outgoing.released = true;
                         events.push(Event::Acknowledged(outgoing.mark));

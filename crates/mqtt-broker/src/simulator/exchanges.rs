@@ -284,3 +284,176 @@ fn an_idle_client_with_one_subscription_costs_less_than_a_kilobyte() {
     let fixed = size_of::<crate::connection::Connection>() + size_of::<crate::session::Session>();
     assert!(fixed < 900, "{fixed} bytes before names and filters");
 }
+
+#[test]
+fn unreleased_qos2_identifiers_stay_within_the_window() {
+    let limits = Limits {
+        receive_maximum: std::num::NonZeroU16::new(2).unwrap(),
+        ..Limits::default()
+    };
+    let mut world = World::new(1, limits);
+    // anchors/bad-inputs.md, row 14: three QoS 2 PUBLISHes to "a", no PUBREL.
+    let v3 = live(&mut world, 0, &connect_v3('a', true));
+    for (id, open) in [(1, true), (2, true), (2, true), (3, false)] {
+        exchange(&mut world, v3, &hex(&format!("34 05 0001 61 {id:04x}")));
+        assert_eq!(world.is_open(v3), open, "identifier {id}");
+    }
+    let v5 = live(&mut world, 0, &connect_v5('b', "02", "00", ""));
+    exchange(&mut world, v5, &hex("34 06 0001 61 0001 00"));
+    exchange(&mut world, v5, &hex("34 06 0001 61 0002 00"));
+    let answer = exchange(&mut world, v5, &hex("34 06 0001 61 0003 00"));
+    assert_eq!((answer[0], answer[2]), (0xe0, 0x93)); // [MQTT-3.3.4-9]
+}
+
+#[test]
+fn a_full_queue_drops_the_oldest_and_counts_them() {
+    let limits = Limits {
+        queue_messages_max: 2,
+        ..Limits::default()
+    };
+    let mut world = World::new(1, limits);
+    let subscriber = live(&mut world, 0, &connect_v3('s', false));
+    exchange(&mut world, subscriber, &hex("82 06 0001 0001 61 01"));
+    world.cut(subscriber);
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    for id in 1..=4 {
+        // QoS 1 to "a", the identifier is the payload.
+        let bytes = hex(&format!("32 06 0001 61 {id:04x} {id:02x}"));
+        assert_eq!(
+            exchange(&mut world, publisher, &bytes),
+            hex(&format!("40 02 {id:04x}"))
+        );
+    }
+    assert_eq!(world.shards[0].counts().dropped_limit, 2);
+    let subscriber = world.open(0);
+    let answer = exchange(&mut world, subscriber, &connect_v3('s', false));
+    assert_eq!(
+        answer,
+        hex("20 02 01 00 32 06 0001 61 0001 03 32 06 0001 61 0002 04")
+    );
+}
+
+#[test]
+fn a_topic_alias_stands_for_its_topic_on_its_connection() {
+    let mut world = World::new(1, Limits::default());
+    let subscriber = live(&mut world, 0, &connect_v3('s', true));
+    exchange(&mut world, subscriber, &hex("82 06 0001 0001 61 00"));
+    let connect = connect_v5('p', "02", "00", "");
+    let publisher = live(&mut world, 0, &connect);
+    exchange(&mut world, publisher, &hex("30 08 0001 61 03 23 0001 31"));
+    exchange(&mut world, publisher, &hex("30 07 0000 03 23 0001 32"));
+    assert_eq!(
+        world.read(subscriber),
+        hex("30 04 0001 61 31 30 04 0001 61 32")
+    );
+    // The next connection knows none; beyond the maximum of 32 there is none.
+    let publisher = live(&mut world, 0, &connect);
+    let answer = exchange(&mut world, publisher, &hex("30 07 0000 03 23 0001 33"));
+    assert_eq!((answer[0], answer[2]), (0xe0, 0x82));
+    let publisher = live(&mut world, 0, &connect);
+    let answer = exchange(&mut world, publisher, &hex("30 08 0001 61 03 23 0021 34"));
+    assert_eq!((answer[0], answer[2]), (0xe0, 0x94)); // [MQTT-3.2.2-17]
+}
+
+#[test]
+fn no_local_subscriptions_do_not_hear_their_own() {
+    let mut world = World::new(1, Limits::default());
+    let own = live(&mut world, 0, &connect_v5('a', "02", "00", ""));
+    exchange(&mut world, own, &hex("82 07 0001 00 0001 61 04"));
+    let other = live(&mut world, 0, &connect_v5('b', "02", "00", ""));
+    exchange(&mut world, other, &hex("82 07 0001 00 0001 61 04"));
+    let answer = exchange(&mut world, own, &hex("30 05 0001 61 00 78"));
+    assert_eq!(answer, Vec::<u8>::new()); // [MQTT-3.8.3-3]
+    assert_eq!(world.read(other), hex("30 05 0001 61 00 78"));
+}
+
+#[test]
+fn overlapping_subscriptions_deliver_once_with_both_identifiers() {
+    let mut world = World::new(1, Limits::default());
+    let subscriber = live(&mut world, 0, &connect_v5('a', "02", "00", ""));
+    exchange(
+        &mut world,
+        subscriber,
+        &hex("82 09 0001 02 0b 05 0001 61 00"),
+    );
+    exchange(
+        &mut world,
+        subscriber,
+        &hex("82 09 0002 02 0b 07 0001 23 00"),
+    );
+    let answer = exchange(&mut world, subscriber, &hex("30 05 0001 61 00 78"));
+    assert_eq!(answer, hex("30 09 0001 61 04 0b 05 0b 07 78")); // [MQTT-3.3.4-4]
+}
+
+#[test]
+fn what_is_left_of_the_message_expiry_is_sent() {
+    let mut world = World::new(1, Limits::default());
+    // Expiry 100 s, subscription at QoS 1, then away.
+    let connect = connect_v5('s', "00", "05 11 00000064", "");
+    let subscriber = live(&mut world, 0, &connect);
+    exchange(&mut world, subscriber, &hex("82 07 0001 00 0001 61 01"));
+    world.cut(subscriber);
+    let publisher = live(&mut world, 0, &connect_v5('p', "02", "00", ""));
+    // One that lives 10 s, one that lives 3 s.
+    exchange(
+        &mut world,
+        publisher,
+        &hex("32 0c 0001 61 0001 05 02 0000000a 78"),
+    );
+    exchange(
+        &mut world,
+        publisher,
+        &hex("32 0c 0001 61 0002 05 02 00000003 79"),
+    );
+    world.pass(4_000);
+    let subscriber = world.open(0);
+    let answer = exchange(&mut world, subscriber, &connect);
+    let publish = hex("32 0c 0001 61 0001 05 02 00000006 78"); // [MQTT-3.3.2-6]
+    assert!(answer.ends_with(&publish), "{answer:02x?}");
+    assert_eq!(world.shards[0].counts().dropped_expired, 1);
+}
+
+#[test]
+fn a_message_longer_than_the_client_takes_is_left_out() {
+    let mut world = World::new(1, Limits::default());
+    // Maximum Packet Size 40: CONNACK fits.
+    let subscriber = live(&mut world, 0, &connect_v5('s', "02", "05 27 00000028", ""));
+    exchange(&mut world, subscriber, &hex("82 07 0001 00 0001 61 00"));
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    exchange(
+        &mut world,
+        publisher,
+        &[&hex("30 2b 0001 61")[..], &[0; 40]].concat(),
+    );
+    assert_eq!(world.read(subscriber), Vec::<u8>::new()); // [MQTT-3.1.2-24]
+    assert_eq!(world.shards[0].counts().dropped_too_large, 1);
+    exchange(&mut world, publisher, &hex("30 04 0001 61 78"));
+    assert_eq!(world.read(subscriber), hex("30 05 0001 61 00 78"));
+}
+
+#[test]
+fn a_connection_with_too_many_pending_commits_is_paused_until_half_are_done() {
+    let limits = Limits {
+        connection_commits_max: 4,
+        ..Limits::default()
+    };
+    let mut world = World::new(1, limits);
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    for id in 1..=4 {
+        // QoS 1 to "routed/x".
+        let bytes = format!("32 0c 0008 726f757465642f78 {id:04x}");
+        world.send(publisher, &hex(&bytes));
+        world.run_shard(0, 1);
+        assert_eq!(world.paused.contains(&publisher), id == 4, "{id} pending");
+    }
+    for left in [3, 2] {
+        world.run_log(1);
+        world.run_shard(0, 10);
+        assert_eq!(
+            world.paused.contains(&publisher),
+            left > 2,
+            "{left} pending"
+        );
+    }
+    assert_eq!(world.pauses, 1);
+}

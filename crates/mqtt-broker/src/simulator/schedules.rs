@@ -2,13 +2,14 @@
 //! crashes at any moment. The seed is printed on failure: `seed N` reproduces it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use headwater_mqtt_codec::{QoS, Version};
 
-use super::client::{Client, Event};
+use super::client::{Client, Event, Mark};
 use super::judge::Judge;
 use super::{Random, World};
-use crate::Limits;
+use crate::{Input, Limits, Message, Publisher, Ticket};
 
 const TOPICS: [&str; 5] = ["a", "b/c", "b/d", "routed/x", "routed/y"];
 const FILTERS: [&str; 6] = ["#", "a", "b/+", "routed/#", "+/x", "b/c"];
@@ -21,6 +22,12 @@ struct Schedule {
     judge: Judge,
     crashes: u64,
     takeovers: u64,
+    injections: u64,
+    injected: BTreeMap<Ticket, Mark>,
+    refused: u64,
+    stops: u64,
+    /// The disk is full at times.
+    may_fill: bool,
 }
 
 impl Schedule {
@@ -53,13 +60,21 @@ impl Schedule {
             Client::new(index, version, persistent, filters)
         });
         let clients = clients.collect();
+        let may_fill = !forgets_packet_ids && random.chance(4);
+        let mut judge = Judge::default();
+        judge.refusals = may_fill;
         Self {
             random,
             world,
             clients,
-            judge: Judge::default(),
+            judge,
             crashes: 0,
             takeovers: 0,
+            injections: 0,
+            injected: BTreeMap::new(),
+            refused: 0,
+            stops: 0,
+            may_fill,
         }
     }
 
@@ -72,6 +87,7 @@ impl Schedule {
     }
 
     fn step(&mut self) -> Result<(), String> {
+        self.note_injected();
         match self.random.below(100) {
             0..30 => {
                 let shard = self.random.below(self.world.shards.len());
@@ -85,6 +101,9 @@ impl Schedule {
             45..46 => self.pass(),
             46 if self.random.chance(3) => self.crash(),
             47 => self.world.keep(&mut self.random),
+            48 => self.inject(),
+            49 if self.random.chance(4) => self.stop(),
+            50 if self.may_fill => self.world.log.full = self.random.chance(3),
             _ => {
                 let client = self.random.below(self.clients.len());
                 self.act(client)?;
@@ -93,13 +112,67 @@ impl Schedule {
         Ok(())
     }
 
+    /// A message from elsewhere, wanted or not.
+    fn inject(&mut self) {
+        let shard = self.random.below(self.world.shards.len());
+        self.injections += 1;
+        let mark = Mark {
+            publisher: 100 + shard,
+            sequence: self.injections,
+        };
+        let qos = QOS[1 + self.random.below(2)];
+        let topic = TOPICS[self.random.below(TOPICS.len())];
+        self.judge.sent(mark, topic, qos, true);
+        let ticket = Ticket(self.injections);
+        self.injected.insert(ticket, mark);
+        let message = Message {
+            topic: topic.parse().unwrap(),
+            payload: mark.payload().into(),
+            qos,
+            retain: self.random.chance(8),
+            properties: None,
+            publisher: Arc::new(Publisher {
+                client: "elsewhere".into(),
+                principal: "anonymous".into(),
+            }),
+            at_ms: self.world.now.wall_ms,
+            expires_ms: None,
+            stored: None,
+            from_log: false,
+        };
+        let message = Box::new(message);
+        self.world.inboxes[shard].push_back(Input::Inject { ticket, message });
+    }
+
+    fn note_injected(&mut self) {
+        for (ticket, outcome) in std::mem::take(&mut self.world.injected) {
+            let mark = self.injected.remove(&ticket).expect("answered once");
+            match outcome {
+                Ok(()) => self.judge.acknowledged(mark),
+                Err(_) => self.refused += 1,
+            }
+        }
+    }
+
+    /// A graceful end: everything is committed, everybody is told.
+    fn stop(&mut self) {
+        self.stops += 1;
+        for inbox in &mut self.world.inboxes {
+            inbox.push_back(Input::Stop);
+        }
+        self.world.run();
+        assert!(self.world.open.is_empty());
+        self.note_injected();
+        self.crash();
+    }
+
     fn pass(&mut self) {
         let ms = self.random.below(1_500) as u64;
         self.world.pass(ms);
         for shard in 0..self.world.shards.len() {
             let due = self.world.shards[shard].deadline();
             if due.is_some_and(|at| at <= self.world.now.mono_ms) {
-                self.world.inboxes[shard].push_back(crate::Input::Tick);
+                self.world.inboxes[shard].push_back(Input::Tick);
             }
         }
     }
@@ -214,7 +287,9 @@ impl Schedule {
     /// Everybody connects and reads until nothing moves any more.
     fn come_to_rest(&mut self) -> Result<(), String> {
         for _ in 0..10_000 {
+            self.world.log.full = false;
             self.world.run();
+            self.note_injected();
             let mut quiet = true;
             for index in 0..self.clients.len() {
                 self.read(index)?;
@@ -259,6 +334,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 fn what_is_acknowledged_is_delivered_once_and_in_order() {
     let (mut deliveries, mut acknowledged, mut crashes, mut takeovers) = (0, 0, 0, 0);
     let (mut trimmed, mut rewritten, mut copied) = (0, 0, 0);
+    let (mut injections, mut refused, mut stops) = (0, 0, 0);
     for seed in seeds(1_500) {
         let mut schedule = Schedule::new(seed, false);
         if let Err(finding) = schedule.run(1_500) {
@@ -268,17 +344,22 @@ fn what_is_acknowledged_is_delivered_once_and_in_order() {
         acknowledged += schedule.judge.acknowledged;
         crashes += schedule.crashes;
         takeovers += schedule.takeovers;
+        injections += schedule.injections;
+        refused += schedule.refused;
+        stops += schedule.stops;
         trimmed += schedule.world.keeper.trimmed;
         rewritten += schedule.world.keeper.rewritten;
         copied += schedule.world.keeper.copied;
     }
     println!(
         "{deliveries} deliveries, {acknowledged} acknowledged, {crashes} crashes, \
-         {takeovers} takeovers, {trimmed} trimmed, {rewritten} rewritten, {copied} copied"
+         {takeovers} takeovers, {trimmed} trimmed, {rewritten} rewritten, {copied} copied, \
+         {injections} injected, {refused} of them refused, {stops} stops"
     );
     if std::env::var("HEADWATER_SEED").is_err() {
         assert!(deliveries > 10_000 && acknowledged > 10_000 && crashes > 500 && takeovers > 500);
         assert!(trimmed > 10_000 && rewritten > 1_000 && copied > 300);
+        assert!(injections > 10_000 && refused > 100 && stops > 500);
     }
 }
 
