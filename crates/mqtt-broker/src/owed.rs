@@ -46,7 +46,11 @@ const NEW_PARTITION: u8 = 8;
 
 impl OwedEntry {
     /// `None` when nobody is owed anything.
-    pub(crate) fn new(groups: Vec<OwedGroup>) -> Option<Self> {
+    pub(crate) fn new(mut groups: Vec<OwedGroup>) -> Option<Self> {
+        for group in &mut groups {
+            // Matching goes shard by shard, and numbers move between shards.
+            group.sessions.sort_unstable();
+        }
         (!groups.is_empty()).then_some(Self {
             weight: 0,
             original: None,

@@ -223,6 +223,7 @@ impl Restore {
             };
             let owed = inflight.remove(&id);
             session.last_id = session.last_id.max(id);
+            session.ids_restored = true;
             // A PUBREL may be all that is left of a message.
             if owed.is_some() || progress == Progress::Released {
                 session.inflight.push_back(Inflight { id, progress, owed });

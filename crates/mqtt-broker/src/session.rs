@@ -90,6 +90,8 @@ pub(crate) struct Session {
     pub(crate) inbound: FastMap<u16, bool>,
     pub(crate) inflight: VecDeque<Inflight>,
     pub(crate) last_id: u16,
+    /// What is in flight was read back: its identifiers need not be in turn.
+    pub(crate) ids_restored: bool,
     /// In flight since an earlier connection, to be sent again on this one, in order.
     pub(crate) resend: VecDeque<u16>,
     pub(crate) owed: OwedQueue,
@@ -124,6 +126,7 @@ impl Session {
             inbound: FastMap::default(),
             inflight: VecDeque::new(),
             last_id: 0,
+            ids_restored: false,
             resend: VecDeque::new(),
             owed: OwedQueue::default(),
             next_sequence: 0,
@@ -173,6 +176,7 @@ impl Session {
 
     /// The next free Packet Identifier [MQTT-2.2.1-4].
     pub(crate) fn next_id(&mut self) -> u16 {
+        self.ids_restored &= !self.inflight.is_empty();
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
             let id = self.last_id;
@@ -184,7 +188,8 @@ impl Session {
                 .front()
                 .map_or(0, |oldest| newest.wrapping_sub(oldest.id));
             let comes_round = span > u16::MAX / 2;
-            if !comes_round || !self.inflight.iter().any(|inflight| inflight.id == id) {
+            let free = !comes_round && !self.ids_restored;
+            if free || !self.inflight.iter().any(|inflight| inflight.id == id) {
                 return id;
             }
         }

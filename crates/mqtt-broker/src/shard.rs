@@ -622,7 +622,8 @@ impl Shard {
         let Some(pending) = self.pending.pop_front() else {
             return;
         };
-        debug_assert_eq!(pending.id, id, "commits are answered in their order");
+        // Otherwise a Client would be told that what lies nowhere is stored.
+        assert_eq!(pending.id, id, "commits are answered in their order");
         if let Ok(Receipt {
             owed: Some(sequence),
             ..

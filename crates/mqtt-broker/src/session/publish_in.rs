@@ -358,7 +358,12 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        let known = session.inbound.get(&id.value()) == Some(&true);
+        let taken = session.inbound.get(&id.value()).copied();
+        if taken == Some(false) {
+            // Its PUBLISH or an earlier PUBREL is being committed: the answer follows that.
+            return;
+        }
+        let known = taken == Some(true);
         if known && session.is_persistent() {
             // PUBCOMP promises that the identifier is free also after a crash.
             let number = session.number();

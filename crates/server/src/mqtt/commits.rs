@@ -123,6 +123,7 @@ impl Committer {
         let (flows, topics) = (self.flows.load(), self.log.topics());
         let (mut units, mut sent) = (Vec::new(), Vec::new());
         let mut refused = Vec::new();
+        let mut missing = None;
         while let Some(commit) = stage.waiting.pop_front() {
             match self.unit(&commit, &flows, &topics) {
                 Ok((unit, message, owed)) => {
@@ -147,19 +148,20 @@ impl Committer {
                 Err(Held::Topic(name)) => {
                     stage.waiting.push_front(commit);
                     stage.creating = true;
-                    self.make_topic(origin, name);
+                    missing = Some(name);
                     break;
                 }
             }
         }
-        if units.is_empty() {
-            return;
+        if !units.is_empty() {
+            let committer = Arc::clone(self);
+            let done = move |answers| committer.answered(sent, refused, answers);
+            self.log.submit(units, Box::new(done));
         }
-        let committer = Arc::clone(self);
-        self.log.submit(
-            units,
-            Box::new(move |answers| committer.answered(sent, refused, answers)),
-        );
+        // Behind what was gathered before it: its answer lets the next commit's overtake nothing.
+        if let Some(name) = missing {
+            self.make_topic(origin, name);
+        }
     }
 
     /// Runs on the committer thread, in commit order.
@@ -190,11 +192,8 @@ impl Committer {
                 });
         let mut into: Vec<Vec<Input>> = self.inboxes.iter().map(|_| Vec::new()).collect();
         distribute(&self.shared, outcomes.collect(), &mut into);
-        for (inputs, inbox) in into.into_iter().zip(self.inboxes.iter()) {
-            if !inputs.is_empty() {
-                inbox.put(inputs.into_iter().map(Mail::Input));
-            }
-        }
+        let mail = |inputs: Vec<Input>| inputs.into_iter().map(Mail::Input).collect();
+        Inbox::put_together(&self.inboxes, into.into_iter().map(mail).collect());
     }
 
     fn unit(

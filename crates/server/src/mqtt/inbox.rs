@@ -6,7 +6,7 @@
 //! that feed it from reading their sockets ([`Inbox::congested`]).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Items in an inbox above which those who feed it stop reading sockets. One item is one batch.
@@ -38,7 +38,7 @@ impl<T> Inbox<T> {
     /// Puts `mail` behind what is there, and wakes the reader when it sleeps.
     pub(crate) fn put(&self, mail: impl IntoIterator<Item = T>) {
         let reader = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.lock();
             state.mail.extend(mail);
             self.len.store(state.mail.len(), Ordering::Relaxed);
             if state.mail.is_empty() {
@@ -52,10 +52,33 @@ impl<T> Inbox<T> {
         }
     }
 
+    /// Puts each of `batches` into its inbox, all at one moment: no reader sees its part, and acts
+    /// on it towards another, before the other has its own.
+    pub(crate) fn put_together(inboxes: &[Self], batches: Vec<Vec<T>>) {
+        // In the order of the indices, as every caller: nobody else holds two of these locks.
+        let mut states: Vec<_> = inboxes.iter().map(Self::lock).collect();
+        let mut readers = Vec::new();
+        for ((inbox, state), batch) in inboxes.iter().zip(&mut states).zip(batches) {
+            if !batch.is_empty() {
+                state.mail.extend(batch);
+                inbox.len.store(state.mail.len(), Ordering::Relaxed);
+                readers.extend(state.reader.take());
+            }
+        }
+        drop(states);
+        for reader in readers {
+            reader.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Moves everything to the empty `into`, or registers the reader for the next `put`.
     pub(crate) fn poll_take(&self, cx: &Context<'_>, into: &mut Vec<T>) -> Poll<()> {
         debug_assert!(into.is_empty(), "what was taken before is not yet handled");
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if state.mail.is_empty() {
             state.reader = Some(cx.waker().clone());
             return Poll::Pending;
@@ -104,6 +127,31 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert!(inbox.poll_take(&cx, &mut taken).is_ready());
         assert_eq!(taken, [2, 3, 4]);
+    }
+
+    #[test]
+    fn no_reader_sees_its_part_before_the_others_have_theirs() {
+        let inboxes: Arc<[Inbox<u32>]> = (0..2).map(|_| Inbox::new()).collect();
+        // Whoever reads the first inbox at the earliest moment finds the second one filled.
+        struct Look(Arc<[Inbox<u32>]>, AtomicU32);
+        impl Wake for Look {
+            fn wake(self: Arc<Self>) {
+                self.1.store(
+                    u32::try_from(self.0[1].lock().mail.len()).unwrap(),
+                    Ordering::Relaxed,
+                );
+            }
+        }
+        let look = Arc::new(Look(Arc::clone(&inboxes), AtomicU32::new(0)));
+        let waker = Waker::from(Arc::clone(&look));
+        let mut taken = Vec::new();
+        assert!(
+            inboxes[0]
+                .poll_take(&Context::from_waker(&waker), &mut taken)
+                .is_pending()
+        );
+        Inbox::put_together(&inboxes, vec![vec![1], vec![2]]);
+        assert_eq!(look.1.load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -278,9 +278,8 @@ impl Worker {
                 owed: end(internal.owed),
                 kept: end(internal.kept),
             };
-            for inbox in inboxes.iter() {
-                inbox.put([Mail::Input(input())]);
-            }
+            let each = inboxes.iter().map(|_| vec![Mail::Input(input())]);
+            Inbox::put_together(&inboxes, each.collect());
             // The worker waits just below.
             sender.send(ends).ok();
         };
@@ -398,9 +397,8 @@ impl Worker {
                 moved.sort_unstable_by_key(|one| one.sequence);
                 let moved: Arc<[Moved]> = moved.into();
                 if !moved.is_empty() {
-                    for inbox in inboxes.iter() {
-                        inbox.put([Mail::Input(Input::Moved(Arc::clone(&moved)))]);
-                    }
+                    let mail = || vec![Mail::Input(Input::Moved(Arc::clone(&moved)))];
+                    Inbox::put_together(&inboxes, inboxes.iter().map(|_| mail()).collect());
                 }
             });
             // The worker waits just below.

@@ -156,10 +156,12 @@ impl ShardThread {
             _ => None,
         };
         let now = self.clock.now();
-        if !self.guarded(|core, effects| core.step(now, input, effects))
-            && let Some(connection) = connection
-        {
-            // Only whoever sent it loses its connection.
+        if !self.guarded(|core, effects| core.step(now, input, effects)) {
+            // What one connection sent ends that connection. A bug in anything else leaves others'
+            // state in doubt: the restart knows all of it exactly.
+            let Some(connection) = connection else {
+                std::process::abort()
+            };
             let reason = DisconnectReason::UnspecifiedError;
             self.guarded(|core, effects| {
                 core.step(now, Input::Disconnect { connection, reason }, effects);
@@ -170,7 +172,9 @@ impl ShardThread {
 
     fn settle(&self) {
         let now = self.clock.now();
-        self.guarded(|core, effects| core.settle(now, effects));
+        if !self.guarded(|core, effects| core.settle(now, effects)) {
+            std::process::abort();
+        }
     }
 
     /// Lets the shard work and carries out the effects. False when a bug ended the work.
