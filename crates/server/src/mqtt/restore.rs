@@ -18,6 +18,10 @@ pub(crate) enum RestoreError {
     Read(#[from] ReadError),
     #[error("what sessions are owed is damaged at offset {offset}")]
     Entry { offset: u64 },
+    #[error(
+        "{count} rows or entries of sessions cannot be read; a newer program may have written them"
+    )]
+    Unreadable { count: u64 },
     #[error("what sessions are owed is damaged")]
     Batch(#[from] headwater_commitlog::record::BatchError),
 }
@@ -62,5 +66,9 @@ pub(crate) fn restore(
             }
         }
     }
-    Ok(restore.finish(now))
+    match restore.unreadable() {
+        0 => Ok(restore.finish(now)),
+        // Starting without them would take from sessions what was acknowledged.
+        count => Err(RestoreError::Unreadable { count }),
+    }
 }
