@@ -397,8 +397,23 @@ impl Scan<'_> {
     /// Cuts after the last whole batch that is committed and fits, each checked; one at least.
     fn whole(&self, bytes: Bytes, at: u64, bytes_max: usize) -> Result<Bytes, ReadError> {
         let mut end = 0;
+        let mut next = None;
         while let Some(rest) = bytes.get(end..).filter(|rest| rest.len() >= HEADER_LEN) {
             let header = self.header(rest, at + end as u64)?;
+            // The base offset is outside the checksum: it must fit what was asked for, or follow on.
+            let fits_in = match next {
+                None => {
+                    header.base_offset <= self.offset && header.next_offset() <= self.high_watermark
+                }
+                // What is not committed yet is left out below.
+                Some(next) => {
+                    header.base_offset == next || header.next_offset() > self.high_watermark
+                }
+            };
+            if !fits_in {
+                let base_offset = header.base_offset.cast_signed();
+                return Err(self.damaged(at + end as u64, BatchError::BaseOffset { base_offset }));
+            }
             let fits = end == 0 || end + header.len <= bytes_max;
             if header.next_offset() > self.high_watermark || rest.len() < header.len || !fits {
                 break;
@@ -407,6 +422,7 @@ impl Scan<'_> {
                 return Err(self.damaged(at + end as u64, BatchError::Crc));
             }
             end += header.len;
+            next = Some(header.next_offset());
         }
         Ok(bytes.slice(..end))
     }

@@ -34,7 +34,7 @@ pub enum BatchError {
     Magic { magic: u8 },
     #[error("batch length {length} is impossible")]
     Length { length: i32 },
-    #[error("base offset {base_offset} is negative")]
+    #[error("base offset {base_offset} cannot stand here")]
     BaseOffset { base_offset: i64 },
     #[error("the batch has {bytes} bytes, at most {bytes_max} are allowed")]
     TooLarge { bytes: usize, bytes_max: usize },
