@@ -22,6 +22,7 @@ mod message;
 mod output;
 mod owed;
 mod payloads;
+mod pending;
 mod policy;
 mod restore;
 mod retained;

@@ -1,16 +1,18 @@
 //! One Client's Session: what it subscribed to, what it is owed and what it owes.
 //!
 //! For: the state that may outlive a Network Connection and moves between shards as one box.
-//! Not for: the exchanges themselves, one file each below: `connect`, `publish_in`, `publish_out`,
-//!   `subscribe`, `will`. They are parts of [`Shard`](crate::Shard), because an exchange touches
+//! Not for: the exchanges themselves, one file each below, from `connect` to `end`. They are parts of [`Shard`](crate::Shard), because an exchange touches
 //!   the connection, the Session and the round at once.
 //! Holds: a QoS 2 message is routed once, however often it is sent [MQTT-4.3.3-10].
 
+pub(crate) mod ack_in;
 pub(crate) mod connect;
+pub(crate) mod end;
 pub(crate) mod publish_in;
 pub(crate) mod publish_out;
 pub(crate) mod resume;
 pub(crate) mod subscribe;
+pub(crate) mod takeover;
 pub(crate) mod will;
 
 use std::collections::VecDeque;

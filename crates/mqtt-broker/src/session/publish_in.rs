@@ -15,8 +15,8 @@ use crate::commit::Targets;
 use crate::connection::Stage;
 use crate::input::Forwarded;
 use crate::matching::Matched;
+use crate::pending::{Draft, Then};
 use crate::rows;
-use crate::shard::{Draft, Then};
 use crate::{Change, Message, Now, Shard, Ticket, Verdict};
 
 /// A message with who wants it.

@@ -1,15 +1,13 @@
-//! PUBLISH to Clients: what is sent at once, what waits, and its acknowledgements.
+//! PUBLISH to Clients: what is sent at once, and what waits.
 //!
 //! For: deliveries of any kind to the Sessions of this shard. What an earlier connection left
-//!   behind is sent again in `resume`.
+//!   behind is sent again in `resume`; what Clients answer is in `ack_in`.
 //! Holds: never more in flight than the Client's Receive Maximum [MQTT-3.3.4-9]; a QoS 2 Packet
 //!   Identifier of a Session that outlives its connection is in the log before it is on the wire.
 
 use std::sync::Arc;
 
-use headwater_mqtt_codec::{
-    Delivery as Wire, Packet, PacketId, PubRel, PubRelReason, PublishRef, QoS, SubscriptionId,
-};
+use headwater_mqtt_codec::{Delivery as Wire, PacketId, PublishRef, QoS, SubscriptionId};
 use smallvec::SmallVec;
 
 use crate::commit::Delivery;
@@ -18,9 +16,9 @@ use crate::counts::Counts;
 use crate::matching::Target;
 use crate::output::CHUNK_BYTES_MIN;
 use crate::owed::Owed;
+use crate::pending::{RowStep, Step};
 use crate::rows::{self, OutboundRow};
 use crate::session::{Inflight, Progress, Queued};
-use crate::shard::{RowStep, Step};
 use crate::{Message, Now, Shard};
 
 /// How one subscriber gets a message.
@@ -397,173 +395,6 @@ impl Shard {
         }
     }
 
-    /// A QoS 2 step is in the log: now it may be seen.
-    pub(crate) fn row_done(&mut self, now: Now, row: &RowStep) {
-        let Some(session) = self.sessions.get_mut(row.slot) else {
-            return;
-        };
-        if session.number() != row.number {
-            return;
-        }
-        let Some(index) = session.find_inflight(row.id) else {
-            return;
-        };
-        let at = session.connection;
-        let resending = session.resend.contains(&row.id);
-        let Some(inflight) = session.inflight.get_mut(index) else {
-            return;
-        };
-        let connection = at.and_then(|at| self.connections.get_mut(at));
-        let connection =
-            connection.filter(|connection| connection.stage == Stage::Live && !resending);
-        match (&row.step, inflight.progress) {
-            (Step::Send(message), Progress::Storing) => {
-                inflight.progress = Progress::SentOnce;
-                let (Some(connection), Some(owed)) = (connection, &inflight.owed) else {
-                    return;
-                };
-                let manner = Manner {
-                    retain: owed.retain,
-                    ids: &owed.ids,
-                };
-                let delivery = wire(QoS::ExactlyOnce, row.id, false);
-                if !transmit(connection, &mut self.counts, now, message, delivery, manner) {
-                    self.finish_out(row.slot, index);
-                }
-            }
-            (Step::Release, Progress::Recorded) => {
-                inflight.progress = Progress::Released;
-                if let Some(connection) = connection {
-                    send_release(connection, row.id);
-                }
-            }
-            _ => return,
-        }
-        if let Some(at) = at {
-            self.touch(at);
-        }
-    }
-
-    /// PUBACK (MQTT 5.0, 3.4). An unknown identifier is ignored.
-    pub(crate) fn puback_in(&mut self, now: Now, at: usize, id: PacketId) {
-        let Some((slot, index)) = self.find_out(at, id) else {
-            return;
-        };
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        let is_sent = |inflight: &Inflight| inflight.progress == Progress::Sent;
-        if session.inflight.get(index).is_some_and(is_sent) {
-            self.finish_out(slot, index);
-            self.feed(now, slot);
-        }
-    }
-
-    /// PUBREC (MQTT 5.0, 3.5); `refused` when its Reason Code is an error.
-    pub(crate) fn pubrec_in(&mut self, now: Now, at: usize, id: PacketId, refused: bool) {
-        let Some((slot, index)) = self.find_out(at, id) else {
-            if !refused {
-                self.release_out(at, id, false);
-            }
-            return;
-        };
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        let number = session.number();
-        let Some(inflight) = session.inflight.get_mut(index) else {
-            return;
-        };
-        match inflight.progress {
-            Progress::SentOnce if refused => {
-                self.finish_out(slot, index);
-                self.feed(now, slot);
-            }
-            Progress::SentOnce => match &inflight.owed {
-                Some(owed) => {
-                    inflight.progress = Progress::Recorded;
-                    let state = OutboundRow {
-                        sequence: owed.sequence,
-                        released: true,
-                    };
-                    let id = id.value();
-                    let change = rows::outbound(number, id, state);
-                    let step = Step::Release;
-                    self.row_steps.push(RowStep {
-                        slot,
-                        number,
-                        id,
-                        change,
-                        step,
-                    });
-                }
-                None => {
-                    inflight.progress = Progress::Released;
-                    self.release_out(at, id, true);
-                }
-            },
-            Progress::Released => self.release_out(at, id, true),
-            Progress::Sent | Progress::Storing | Progress::Recorded => {}
-        }
-    }
-
-    fn release_out(&mut self, at: usize, packet_id: PacketId, known: bool) {
-        let Some(connection) = self.connections.get_mut(at) else {
-            return;
-        };
-        let reason = if known || !connection.is_v5() {
-            PubRelReason::Success
-        } else {
-            PubRelReason::PacketIdentifierNotFound
-        };
-        connection.send(&Packet::PubRel(PubRel {
-            packet_id,
-            reason,
-            properties: None,
-        }));
-        self.touch(at);
-    }
-
-    /// PUBCOMP (MQTT 5.0, 3.7). An unknown identifier is ignored.
-    pub(crate) fn pubcomp_in(&mut self, now: Now, at: usize, id: PacketId) {
-        let Some((slot, index)) = self.find_out(at, id) else {
-            return;
-        };
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        let is_released = |inflight: &Inflight| inflight.progress == Progress::Released;
-        if session.inflight.get(index).is_some_and(is_released) {
-            self.finish_out(slot, index);
-            self.feed(now, slot);
-        }
-    }
-
-    fn find_out(&self, at: usize, id: PacketId) -> Option<(usize, usize)> {
-        let slot = self.connections.get(at)?.session?;
-        let index = self.sessions.get(slot)?.find_inflight(id.value())?;
-        Some((slot, index))
-    }
-
-    /// An outbound message is done with.
-    pub(crate) fn finish_out(&mut self, slot: usize, index: usize) {
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        let Some(inflight) = session.inflight.remove(index) else {
-            return;
-        };
-        if !session.resend.is_empty() {
-            session.resend.retain(|id| *id != inflight.id);
-        }
-        if let Some(owed) = &inflight.owed {
-            if owed.qos == QoS::ExactlyOnce {
-                session.finished.push(inflight.id);
-            }
-            self.mark_dirty(slot);
-        }
-    }
-
     /// Sends what waits, as far as there is room.
     pub(crate) fn feed(&mut self, now: Now, slot: usize) {
         let Some(session) = self.sessions.get_mut(slot) else {
@@ -653,16 +484,5 @@ impl Shard {
             });
             self.touch(at);
         }
-    }
-}
-
-pub(crate) fn send_release(connection: &mut Connection, id: u16) {
-    if let Some(packet_id) = PacketId::new(id) {
-        let reason = PubRelReason::Success;
-        connection.send(&Packet::PubRel(PubRel {
-            packet_id,
-            reason,
-            properties: None,
-        }));
     }
 }

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use crate::owed::Owed;
-use crate::session::publish_out::{Manner, send_release, transmit, wire};
+use crate::session::ack_in::send_release;
+use crate::session::publish_out::{Manner, transmit, wire};
 use crate::session::{Progress, Session};
 use crate::{Effect, LoadId, Message, Now, Position, Shard};
 

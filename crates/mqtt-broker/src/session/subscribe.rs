@@ -13,9 +13,9 @@ use headwater_mqtt_codec::{
 
 use crate::commit::Targets;
 use crate::matching::{Matched, Target};
+use crate::pending::{Draft, Then};
 use crate::rows;
 use crate::session::{Session, Subscribed};
-use crate::shard::{Draft, Then};
 use crate::tree::Subscriber;
 use crate::{Message, Now, Refusal, Shard, Verdict};
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use headwater_mqtt_codec::{PublishProperties, Will};
 
+use crate::pending::Then;
 use crate::rows::{self, WillRow};
-use crate::shard::Then;
 use crate::{Change, Message, Now, Publisher, Shard};
 
 /// The Will of a CONNECT, in memory of its own.

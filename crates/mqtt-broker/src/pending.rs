@@ -1,0 +1,378 @@
+//! Commits that are asked for and not answered, and what follows each.
+//!
+//! For: naming a [`Commit`] and keeping its place, telling whoever waits for it how it ended, and
+//!   gathering the QoS 2 steps of one round into one commit.
+//! Not for: what a commit contains; the exchanges (`session::*`) say that.
+//! Holds: commits are answered in the order they were asked; what is promised follows the answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_mqtt_codec::{
+    ConnAckReason, DisconnectReason, PacketId, PubAckReason, QoS, UnsubAck,
+};
+
+use crate::commit::{Commit, Control, Targets};
+use crate::connection::Stage;
+use crate::session::end::End;
+use crate::session::subscribe::Granted;
+use crate::{
+    Change, CommitId, ConnectionId, Effect, Message, Now, Receipt, Refusal, Shard, Ticket,
+};
+
+/// What follows a commit.
+#[derive(Debug)]
+pub(crate) enum Then {
+    Nothing,
+    Claimed,
+    Acknowledge {
+        qos: QoS,
+        id: PacketId,
+        reason: PubAckReason,
+    },
+    Complete {
+        id: PacketId,
+    },
+    Subscribed(Box<Granted>),
+    Unsubscribed(Box<UnsubAck>),
+    Connected {
+        present: bool,
+    },
+    /// The connection that said DISCONNECT.
+    Close(ConnectionId),
+    Rows(Vec<RowStep>),
+    Injected(Ticket),
+}
+
+/// A QoS 2 step to a Session that outlives its connection: committed, then seen.
+#[derive(Debug)]
+pub(crate) struct RowStep {
+    pub(crate) slot: usize,
+    pub(crate) number: u64,
+    pub(crate) id: u16,
+    pub(crate) change: Change,
+    pub(crate) step: Step,
+}
+
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// PUBLISH goes out.
+    Send(Arc<Message>),
+    /// PUBREL goes out.
+    Release,
+}
+
+/// A commit that is asked for and not answered.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    id: CommitId,
+    connection: Option<(usize, ConnectionId)>,
+    session: Option<(usize, u64)>,
+    then: Then,
+}
+
+/// A commit without its name.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) message: Option<Arc<Message>>,
+    pub(crate) routed: bool,
+    pub(crate) owed: Option<Bytes>,
+    pub(crate) targets: Targets,
+    pub(crate) retain: bool,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) control: Option<Control>,
+    pub(crate) ticket: Option<Ticket>,
+}
+
+impl Shard {
+    /// Asks for a commit.
+    pub(crate) fn submit(
+        &mut self,
+        draft: Draft,
+        at: Option<usize>,
+        slot: Option<usize>,
+        then: Then,
+    ) -> CommitId {
+        self.next_commit += 1;
+        let id = CommitId(self.next_commit);
+        let mut pause = None;
+        let connection = at.and_then(|at| {
+            let connection = self.connections.get_mut(at)?;
+            connection.pending += 1;
+            if connection.pending >= self.shared.limits.connection_commits_max
+                || self.pending.len() >= self.shared.limits.shard_commits_max
+            {
+                pause = Some(at);
+            }
+            Some((at, connection.id))
+        });
+        let session = slot.and_then(|slot| {
+            let session = self.sessions.get_mut(slot)?;
+            session.pending += 1;
+            Some((slot, session.number()))
+        });
+        self.pending.push_back(Pending {
+            id,
+            connection,
+            session,
+            then,
+        });
+        let Draft {
+            message,
+            routed,
+            owed,
+            targets,
+            retain,
+            changes,
+            control,
+            ticket,
+        } = draft;
+        let origin = self.index;
+        let commit = Commit {
+            origin,
+            id,
+            message,
+            routed,
+            owed,
+            targets,
+            retain,
+            changes,
+            control,
+            ticket,
+        };
+        self.effects.push(Effect::Commit(Box::new(commit)));
+        if let Some(at) = pause {
+            self.pause(at);
+        }
+        id
+    }
+
+    /// A commit of rows alone; none when there are none. Returns whether there was one.
+    pub(crate) fn change_rows(
+        &mut self,
+        changes: Vec<Change>,
+        slot: Option<usize>,
+        then: Then,
+    ) -> bool {
+        if changes.is_empty() {
+            return false;
+        }
+        self.submit(
+            Draft {
+                changes,
+                ..Draft::default()
+            },
+            None,
+            slot,
+            then,
+        );
+        true
+    }
+
+    pub(crate) fn committed(&mut self, now: Now, id: CommitId, outcome: Result<Receipt, Refusal>) {
+        let Some(pending) = self.pending.pop_front() else {
+            return;
+        };
+        // Otherwise a Client would be told that what lies nowhere is stored.
+        assert_eq!(pending.id, id, "commits are answered in their order");
+        if let Ok(Receipt {
+            owed: Some(sequence),
+            ..
+        }) = outcome
+        {
+            self.next_sequence = self.next_sequence.max(sequence + 1);
+        }
+        let at = pending.connection.and_then(|(at, id)| {
+            let connection = self.connections.get_mut(at).filter(|one| one.id == id)?;
+            connection.pending -= 1;
+            Some(at)
+        });
+        let slot = pending.session.and_then(|(slot, number)| {
+            let session = self
+                .sessions
+                .get_mut(slot)
+                .filter(|one| one.number() == number)?;
+            session.pending -= 1;
+            Some(slot)
+        });
+        self.follow_up(now, id, at, slot, pending.then, outcome);
+        if let Some(slot) = slot {
+            self.try_hand_over(slot);
+        }
+    }
+
+    fn follow_up(
+        &mut self,
+        now: Now,
+        id: CommitId,
+        at: Option<usize>,
+        slot: Option<usize>,
+        then: Then,
+        outcome: Result<Receipt, Refusal>,
+    ) {
+        let outcome = outcome.map(|_| ());
+        match then {
+            Then::Nothing => {}
+            Then::Claimed => {
+                if !self.arrivals.contains_key(&id) {
+                    self.lost_claims.remove(&id);
+                }
+                if outcome.is_err()
+                    && let Some(at) = at
+                {
+                    self.refuse_connect(now, at, ConnAckReason::ServerUnavailable);
+                }
+            }
+            Then::Acknowledge { qos, id, reason } => {
+                self.decided(now, at, slot, qos, id, outcome.map(|()| reason));
+            }
+            Then::Complete { id } => {
+                if let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot)) {
+                    if outcome.is_ok() {
+                        session.inbound.remove(&id.value());
+                    } else {
+                        session.inbound.insert(id.value(), true);
+                    }
+                }
+                match (at, outcome) {
+                    (Some(at), Ok(())) => self.complete(at, id, true),
+                    // PUBCOMP has no code for this: the Client tries again on its next connection.
+                    (Some(at), Err(_)) => {
+                        let reason = Some(DisconnectReason::QuotaExceeded);
+                        self.close(now, at, reason, End::Abnormal);
+                    }
+                    (None, _) => {}
+                }
+            }
+            Then::Subscribed(granted) => {
+                if let Some(slot) = slot {
+                    self.subscribed(now, at, slot, *granted, outcome);
+                }
+            }
+            Then::Unsubscribed(packet) => {
+                if let Some(at) = at {
+                    self.unsubscribed(at, packet, outcome);
+                }
+            }
+            Then::Connected { present } => {
+                if let (Some(at), Some(slot)) = (at, slot) {
+                    self.connected(now, at, slot, present, outcome);
+                }
+            }
+            Then::Close(id) => {
+                if let Some(at) = self.by_id.get(&id).copied() {
+                    self.close(now, at, None, End::Abnormal);
+                }
+            }
+            Then::Rows(steps) => self.rows_done(now, steps, outcome),
+            Then::Injected(ticket) => self.effects.push(Effect::Injected { ticket, outcome }),
+        }
+    }
+
+    /// A PUBLISH is committed, or refused.
+    fn decided(
+        &mut self,
+        now: Now,
+        at: Option<usize>,
+        slot: Option<usize>,
+        qos: QoS,
+        id: PacketId,
+        outcome: Result<PubAckReason, Refusal>,
+    ) {
+        if qos == QoS::ExactlyOnce
+            && let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot))
+        {
+            match outcome {
+                Ok(_) => session.inbound.insert(id.value(), true),
+                Err(_) => session.inbound.remove(&id.value()),
+            };
+        }
+        let Some(at) = at else { return };
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let reason = match outcome {
+            Ok(reason) => reason,
+            Err(refusal) => {
+                self.counts.refused += 1;
+                if !connection.is_v5() {
+                    // No negative answer exists: the Client resends on its next connection.
+                    return self.close(now, at, None, End::Abnormal);
+                }
+                match refusal {
+                    Refusal::Full | Refusal::Backlog => PubAckReason::QuotaExceeded,
+                    Refusal::TooLarge | Refusal::Failed => {
+                        PubAckReason::ImplementationSpecificError
+                    }
+                }
+            }
+        };
+        if connection.stage == Stage::Live {
+            connection.decide(reason);
+            self.touch(at);
+        }
+    }
+
+    /// Commits what QoS 2 steps of this round need in the log, with the floors of their Sessions.
+    pub(crate) fn flush_rows(&mut self) {
+        if self.row_steps.is_empty() {
+            return;
+        }
+        let steps = std::mem::take(&mut self.row_steps);
+        let mut changes = Vec::with_capacity(steps.len());
+        for step in &steps {
+            let session = self.sessions.get_mut(step.slot);
+            let Some(session) = session.filter(|one| one.number() == step.number) else {
+                continue;
+            };
+            session.pending += 1;
+            // A floor and its finished identifiers first: the steps may use those again.
+            session.take_floor(&mut changes);
+        }
+        for step in &steps {
+            let session = self.sessions.get(step.slot);
+            if session.is_some_and(|one| one.number() == step.number && one.has_rows) {
+                changes.push(step.change.clone());
+            }
+        }
+        self.submit(
+            Draft {
+                changes,
+                ..Draft::default()
+            },
+            None,
+            None,
+            Then::Rows(steps),
+        );
+    }
+
+    fn rows_done(&mut self, now: Now, steps: Vec<RowStep>, outcome: Result<(), Refusal>) {
+        for step in steps {
+            let session = self.sessions.get_mut(step.slot);
+            let Some(session) = session.filter(|one| one.number() == step.number) else {
+                continue;
+            };
+            session.pending -= 1;
+            let slot = step.slot;
+            if outcome.is_ok() {
+                self.row_done(now, &step);
+            } else {
+                // Readers go on when there is space again.
+                session.floor_dirty = true;
+                self.stalled.push(step);
+            }
+            self.try_hand_over(slot);
+        }
+    }
+
+    /// Its floor is to be written within `floors_ms_max`.
+    pub(crate) fn mark_dirty(&mut self, slot: usize) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        if session.has_rows && !session.floor_dirty {
+            session.floor_dirty = true;
+            self.dirty.push((slot, session.number()));
+        }
+    }
+}
