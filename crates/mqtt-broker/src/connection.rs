@@ -39,9 +39,12 @@ pub(crate) struct Connection {
     pub(crate) stage: Stage,
     pub(crate) version: Version,
     pub(crate) touched: bool,
+    /// Its socket is not read: it has caused as much as it may for now.
     pub(crate) paused: bool,
-    /// More waited for this socket than `output_bytes_max`; fed again when drained.
-    pub(crate) congested: bool,
+    /// It may be read but for the shard, whose list of those it is on.
+    pub(crate) waits_for_shard: bool,
+    /// Since when its socket has taken nothing of what waits for it.
+    pub(crate) blocked_since: Option<u64>,
     /// Its Output owns memory and is on the shard's list of those.
     pub(crate) warm: bool,
     pub(crate) peer: Peer,
@@ -61,6 +64,8 @@ pub(crate) struct Connection {
     pub(crate) acks: VecDeque<AckSlot>,
     /// Commits of this connection that are not answered.
     pub(crate) pending: u32,
+    /// And what they weigh.
+    pub(crate) pending_bytes: usize,
     pub(crate) aliases: Option<Box<FastMap<u16, Text>>>,
     pub(crate) connect: Option<Box<Connect>>,
     /// Until the Session has it.
@@ -77,7 +82,8 @@ impl Connection {
             version: Version::V5,
             touched: false,
             paused: false,
-            congested: false,
+            waits_for_shard: false,
+            blocked_since: None,
             warm: false,
             peer,
             decoder: Decoder::new(packet_bytes_max),
@@ -91,6 +97,7 @@ impl Connection {
             packet_bytes_max: usize::MAX,
             acks: VecDeque::new(),
             pending: 0,
+            pending_bytes: 0,
             aliases: None,
             connect: None,
             publisher: None,

@@ -25,6 +25,8 @@ pub struct Counts {
     pub dropped_too_large: u64,
     /// Owed messages whose record could not be read back.
     pub dropped_unreadable: u64,
+    /// Connections closed because their Client took nothing of what waited for it.
+    pub unread: u64,
     /// PUBLISHes refused by policy, limit or the log.
     pub refused: u64,
 }
@@ -46,6 +48,7 @@ impl Counts {
         self.dropped_expired += other.dropped_expired;
         self.dropped_too_large += other.dropped_too_large;
         self.dropped_unreadable += other.dropped_unreadable;
+        self.unread += other.unread;
         self.refused += other.refused;
     }
 }

@@ -77,7 +77,11 @@ pub enum Input {
         connection: ConnectionId,
         cause: Cause,
     },
-    /// A write that could not take all of the Output at once has now emptied it.
+    /// The socket takes no more of the Output for now. Told again when it took some and then no
+    /// more: who takes nothing for too long is closed.
+    Blocked { connection: ConnectionId },
+    /// After a write: an Output whose socket was blocked is empty now, or
+    /// [`is_relieved`](crate::Output::is_relieved).
     Drained { connection: ConnectionId },
     /// The driver closes this connection in the broker's name: DISCONNECT with this reason first.
     Disconnect {

@@ -24,6 +24,7 @@ mod owed;
 mod payloads;
 mod pending;
 mod policy;
+mod pressure;
 mod restore;
 mod retained;
 mod retire;

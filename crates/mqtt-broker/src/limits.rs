@@ -38,12 +38,21 @@ pub struct Limits {
     pub queue_messages_max: usize,
     /// Bytes of payload one Session may be owed. Default 1 GiB.
     pub queue_bytes_max: u64,
-    /// Bytes waiting in one connection's output before nothing more is fed to it. Default 1 MiB.
+    /// Bytes waiting in one connection's output before no more messages are fed to it; at twice as
+    /// many the Client is not read, so that its packets cause no more answers. Default 1 MiB.
     pub output_bytes_max: usize,
+    /// How long a Client may take nothing of what waits for it; 1.5 times its Keep Alive where that
+    /// is longer. Default 15,000.
+    pub send_ms_max: u64,
     /// Commits one connection may have pending before its socket is paused. Default 1,000.
     pub connection_commits_max: u32,
+    /// What they may weigh; the packet that reaches it is still taken. More than a disk takes in
+    /// the milliseconds of a sync. Default 8 MiB.
+    pub connection_commit_bytes_max: usize,
     /// Commits one shard may have pending before its publishers are paused. Default 20,000.
     pub shard_commits_max: usize,
+    /// What they may weigh, the last packet of each publisher not counted. Default 64 MiB.
+    pub shard_commit_bytes_max: usize,
     /// Bytes of payload a shard keeps so that what is owed need not be read back. Default 32 MiB.
     pub cache_bytes_max: usize,
     /// Topic Names a shard remembers the subscribers of. Default 16,384.
@@ -75,8 +84,11 @@ impl Default for Limits {
             queue_messages_max: 1_000_000,
             queue_bytes_max: 1 << 30,
             output_bytes_max: 1 << 20,
+            send_ms_max: 15_000,
             connection_commits_max: 1_000,
+            connection_commit_bytes_max: 8 << 20,
             shard_commits_max: 20_000,
+            shard_commit_bytes_max: 64 << 20,
             cache_bytes_max: 32 << 20,
             matches_max: 16_384,
             retained_messages_max: 1_000_000,

@@ -62,15 +62,16 @@ impl Message {
 
     /// Bytes this message is counted with.
     pub(crate) fn weight(&self) -> usize {
-        self.topic.len() + self.payload.len()
+        let properties = self.properties.as_ref();
+        self.topic.len() + self.payload.len() + properties.map_or(0, |all| all.size_bytes())
     }
 
-    /// The message to keep: topic and payload in a buffer of their own when they are small.
+    /// The message to keep: in memory of its own when it is small.
     pub(crate) fn detach(self) -> Arc<Self> {
         if self.weight() > DETACH_BYTES_MAX {
             return Arc::new(self);
         }
-        let mut own = BytesMut::with_capacity(self.weight());
+        let mut own = BytesMut::with_capacity(self.topic.len() + self.payload.len());
         own.extend_from_slice(self.topic.as_bytes());
         own.extend_from_slice(&self.payload);
         let mut own = own.freeze();
@@ -79,6 +80,7 @@ impl Message {
             Ok(topic) => Arc::new(Self {
                 topic,
                 payload: own,
+                properties: self.properties.map(|all| Box::new(all.detached())),
                 ..self
             }),
             Err(_) => Arc::new(self),

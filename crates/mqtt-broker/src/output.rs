@@ -2,7 +2,8 @@
 //!
 //! For: appending packets without a system call or an allocation each, and handing all of them to
 //!   one vectored write. Small payloads are copied, big ones wait as shared chunks.
-//! Holds: an empty Output that was left alone for a while owns no memory.
+//! Holds: an empty Output that was left alone for a while owns no memory. One that was full takes
+//!   no message before half of it is written, so that a Client which reads slowly is read again.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -19,6 +20,8 @@ pub struct Output {
     chunks: VecDeque<Bytes>,
     chunks_bytes: usize,
     tail: BytesMut,
+    /// It was full: what waits for it goes on when no more than this is left.
+    relief_at: Option<usize>,
 }
 
 impl Output {
@@ -46,10 +49,37 @@ impl Output {
         }
     }
 
+    /// Whether one more message may go in, where `coming` bytes are on their way to it already.
+    pub(crate) fn takes_message(&mut self, coming: usize, bytes_max: usize) -> bool {
+        if self.relief_at.is_none() && self.len() + coming >= bytes_max {
+            self.relief_at = Some(bytes_max / 2);
+        }
+        self.relief_at.is_none()
+    }
+
+    /// Whether somebody waits for it and may go on: tell the shard
+    /// [`Drained`](crate::Input::Drained).
+    pub fn is_relieved(&self) -> bool {
+        self.relief_at.is_some_and(|at| self.len() <= at)
+    }
+
+    /// Whether it was full and has not been relieved.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.relief_at.is_some()
+    }
+
+    /// Takes messages again, if enough of it is written.
+    pub(crate) fn relieve(&mut self) {
+        if self.is_relieved() {
+            self.relief_at = None;
+        }
+    }
+
     /// Gives the memory of an empty Output back.
     pub(crate) fn release(&mut self) {
         if self.is_empty() {
-            *self = Self::default();
+            self.chunks = VecDeque::new();
+            self.tail = BytesMut::new();
         }
     }
 
@@ -135,5 +165,20 @@ mod tests {
         output.advance(100);
         output.release();
         assert!(!output.owns_memory());
+    }
+
+    #[test]
+    fn a_full_output_takes_the_next_message_when_half_is_written() {
+        let mut output = Output::default();
+        output.tail().extend_from_slice(&[0; 99]);
+        assert!(output.takes_message(0, 100));
+        assert!(!output.takes_message(1, 100), "one byte is coming");
+        assert!(!output.takes_message(0, 100), "full until relieved");
+        output.advance(48);
+        assert!(!output.is_relieved(), "51 left");
+        output.advance(1);
+        assert!(output.is_relieved());
+        output.relieve();
+        assert!(output.takes_message(0, 100));
     }
 }

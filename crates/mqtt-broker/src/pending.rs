@@ -68,6 +68,8 @@ pub(crate) struct Pending {
     id: CommitId,
     connection: Option<(usize, ConnectionId)>,
     session: Option<(usize, u64)>,
+    /// What it weighs.
+    bytes: usize,
     then: Then,
 }
 
@@ -84,6 +86,16 @@ pub(crate) struct Draft {
     pub(crate) ticket: Option<Ticket>,
 }
 
+impl Draft {
+    /// Bytes that wait in memory until it is answered.
+    fn weight(&self) -> usize {
+        let row = |change: &Change| change.key.len() + change.value.as_ref().map_or(0, Bytes::len);
+        self.message.as_ref().map_or(0, |message| message.weight())
+            + self.owed.as_ref().map_or(0, Bytes::len)
+            + self.changes.iter().map(row).sum::<usize>()
+    }
+}
+
 impl Shard {
     /// Asks for a commit.
     pub(crate) fn submit(
@@ -95,15 +107,11 @@ impl Shard {
     ) -> CommitId {
         self.next_commit += 1;
         let id = CommitId(self.next_commit);
-        let mut pause = None;
+        let bytes = draft.weight();
         let connection = at.and_then(|at| {
             let connection = self.connections.get_mut(at)?;
             connection.pending += 1;
-            if connection.pending >= self.shared.limits.connection_commits_max
-                || self.pending.len() >= self.shared.limits.shard_commits_max
-            {
-                pause = Some(at);
-            }
+            connection.pending_bytes += bytes;
             Some((at, connection.id))
         });
         let session = slot.and_then(|slot| {
@@ -115,8 +123,10 @@ impl Shard {
             id,
             connection,
             session,
+            bytes,
             then,
         });
+        self.add_pending(at, bytes);
         let Draft {
             message,
             routed,
@@ -141,9 +151,6 @@ impl Shard {
             ticket,
         };
         self.effects.push(Effect::Commit(Box::new(commit)));
-        if let Some(at) = pause {
-            self.pause(at);
-        }
         id
     }
 
@@ -185,6 +192,7 @@ impl Shard {
         let at = pending.connection.and_then(|(at, id)| {
             let connection = self.connections.get_mut(at).filter(|one| one.id == id)?;
             connection.pending -= 1;
+            connection.pending_bytes -= pending.bytes;
             Some(at)
         });
         let slot = pending.session.and_then(|(slot, number)| {
@@ -195,7 +203,11 @@ impl Shard {
             session.pending -= 1;
             Some(slot)
         });
+        self.take_pending(now, pending.bytes);
         self.follow_up(now, id, at, slot, pending.then, outcome);
+        if let Some(at) = at {
+            self.resume(now, at);
+        }
         if let Some(slot) = slot {
             self.try_hand_over(slot);
         }

@@ -91,6 +91,8 @@ pub(crate) struct Session {
     /// QoS 2 PUBLISHes taken and not released; `false` while the commit is pending.
     pub(crate) inbound: FastMap<u16, bool>,
     pub(crate) inflight: VecDeque<Inflight>,
+    /// Weight of the QoS 2 messages whose Packet Identifiers are on their way to the log.
+    pub(crate) storing_bytes: usize,
     pub(crate) last_id: u16,
     /// What is in flight was read back: its identifiers need not be in turn.
     pub(crate) ids_restored: bool,
@@ -127,6 +129,7 @@ impl Session {
             subscriptions: Vec::new(),
             inbound: FastMap::default(),
             inflight: VecDeque::new(),
+            storing_bytes: 0,
             last_id: 0,
             ids_restored: false,
             resend: VecDeque::new(),

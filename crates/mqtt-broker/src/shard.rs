@@ -61,7 +61,12 @@ pub struct Shard {
     pub(crate) dirty: Vec<(usize, u64)>,
     /// Connections whose Output owns memory.
     warm: Vec<(usize, ConnectionId)>,
-    paused: Vec<ConnectionId>,
+    /// What the pending commits weigh.
+    pub(crate) pending_bytes: usize,
+    /// Publishers are not read: too many commits are pending, until half of them are answered.
+    pub(crate) full: bool,
+    /// Connections that will be read then.
+    pub(crate) waiting: Vec<(usize, ConnectionId)>,
     /// Row steps the log refused, to be tried again.
     pub(crate) stalled: Vec<RowStep>,
     /// Questions that wait for Sessions on their way here.
@@ -111,7 +116,9 @@ impl Shard {
             feeds: VecDeque::new(),
             dirty: Vec::new(),
             warm: Vec::new(),
-            paused: Vec::new(),
+            pending_bytes: 0,
+            full: false,
+            waiting: Vec::new(),
             stalled: Vec::new(),
             inquiries: Vec::new(),
             effects: Vec::new(),
@@ -163,9 +170,6 @@ impl Shard {
                 let message = ShardMessage(Between::Forward(std::mem::take(batch)));
                 self.effects.push(Effect::ToShard(shard, message));
             }
-        }
-        if !self.paused.is_empty() {
-            self.resume_paused();
         }
         if !self.warm.is_empty() || !self.dirty.is_empty() || !self.stalled.is_empty() {
             let at = self
@@ -231,6 +235,11 @@ impl Shard {
                     self.gone(now, at, End::Abnormal);
                 }
             }
+            Input::Blocked { connection } => {
+                if let Some(at) = self.by_id.get(&connection).copied() {
+                    self.blocked(now, at);
+                }
+            }
             Input::Drained { connection } => {
                 if let Some(at) = self.by_id.get(&connection).copied() {
                     self.drained(now, at);
@@ -290,7 +299,7 @@ impl Shard {
                         return;
                     }
                 }
-                Ok(None) => return,
+                Ok(None) => return self.pause_if_over(at),
                 Err(error) => return self.malformed(now, at, &error),
             }
         }
@@ -411,16 +420,6 @@ impl Shard {
         }
     }
 
-    fn drained(&mut self, now: Now, at: usize) {
-        let Some(connection) = self.connections.get_mut(at) else {
-            return;
-        };
-        connection.congested = false;
-        if let Some(slot) = connection.session {
-            self.feed(now, slot);
-        }
-    }
-
     /// The connection gets a Flush at the end of the round.
     pub(crate) fn touch(&mut self, at: usize) {
         let Some(connection) = self.connections.get_mut(at) else {
@@ -434,38 +433,6 @@ impl Shard {
                 self.warm.push((at, connection.id));
             }
         }
-    }
-
-    pub(crate) fn pause(&mut self, at: usize) {
-        let Some(connection) = self.connections.get_mut(at) else {
-            return;
-        };
-        if !connection.paused {
-            connection.paused = true;
-            self.paused.push(connection.id);
-            self.effects.push(Effect::Pause(connection.id));
-        }
-    }
-
-    fn resume_paused(&mut self) {
-        let limits = &self.shared.limits;
-        if self.pending.len() > limits.shard_commits_max / 2 {
-            return;
-        }
-        let half = limits.connection_commits_max / 2;
-        let (connections, by_id, effects) = (&mut self.connections, &self.by_id, &mut self.effects);
-        self.paused.retain(|id| {
-            let at = by_id.get(id).copied();
-            let Some(connection) = at.and_then(|at| connections.get_mut(at)) else {
-                return false;
-            };
-            if connection.pending > half || connection.stage == Stage::Claiming {
-                return true;
-            }
-            connection.paused = false;
-            effects.push(Effect::Resume(*id));
-            false
-        });
     }
 
     fn tick(&mut self, now: Now) {
@@ -484,37 +451,6 @@ impl Shard {
                 }
             }
         }
-    }
-
-    fn connection_due(&mut self, now: Now, at: usize) {
-        let Some(connection) = self.connections.get_mut(at) else {
-            return;
-        };
-        connection.timer = None;
-        match connection.stage {
-            Stage::Fresh => self.close(now, at, None, End::Abnormal),
-            // The log's turn, not the Client's.
-            Stage::Claiming | Stage::Closing => {}
-            Stage::Live => {
-                let silence_ms_max = connection.silence_ms_max;
-                if silence_ms_max > 0 && now.mono_ms >= connection.last_packet_ms + silence_ms_max {
-                    let reason = Some(DisconnectReason::KeepAliveTimeout);
-                    self.close(now, at, reason, End::Abnormal); // [MQTT-3.1.2-22]
-                } else {
-                    self.rearm_connection(at);
-                }
-            }
-        }
-    }
-
-    pub(crate) fn rearm_connection(&mut self, at: usize) {
-        let Some(connection) = self.connections.get_mut(at) else {
-            return;
-        };
-        let due = (connection.silence_ms_max > 0)
-            .then(|| connection.last_packet_ms + connection.silence_ms_max);
-        self.timers
-            .set(Due::Connection(at), &mut connection.timer, due);
     }
 
     pub(crate) fn rearm_session(&mut self, slot: usize) {

@@ -9,6 +9,7 @@ mod client;
 mod exchanges;
 mod judge;
 mod keeper;
+mod pressure;
 mod schedules;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -156,6 +157,10 @@ pub(crate) struct World {
     pub(crate) wires: BTreeMap<ConnectionId, Vec<u8>>,
     pub(crate) injected: Vec<(Ticket, Result<(), Refusal>)>,
     pub(crate) keeper: Keeper,
+    /// Bytes that a socket still takes, where that is not everything.
+    pub(crate) room: BTreeMap<ConnectionId, usize>,
+    /// Sockets that have not taken all.
+    blocked: BTreeSet<ConnectionId>,
     /// Sockets that are not to be read.
     pub(crate) paused: BTreeSet<ConnectionId>,
     pub(crate) pauses: u64,
@@ -180,6 +185,8 @@ impl World {
             wires: BTreeMap::new(),
             injected: Vec::new(),
             keeper: Keeper::default(),
+            room: BTreeMap::new(),
+            blocked: BTreeSet::new(),
             paused: BTreeSet::new(),
             pauses: 0,
             next_connection: 0,
@@ -305,18 +312,48 @@ impl World {
         any
     }
 
+    /// The client reads `bytes` more, where its socket takes not everything at once.
+    pub(crate) fn make_room(&mut self, connection: ConnectionId, bytes: usize) {
+        self.room.insert(connection, bytes);
+        if let Some(shard) = self.open.get(&connection) {
+            self.write(*shard, connection);
+        }
+    }
+
+    /// Writes as much as the socket takes.
+    fn write(&mut self, shard: usize, connection: ConnectionId) {
+        let output = self.shards[shard].output(connection).expect("it is open");
+        let room = self.room.get_mut(&connection);
+        let taken = room
+            .as_ref()
+            .map_or(usize::MAX, |room| **room)
+            .min(output.remaining());
+        if let Some(room) = room {
+            *room -= taken;
+        }
+        let bytes = output.copy_to_bytes(taken);
+        let (blocked, relieved) = (output.has_remaining(), output.is_relieved());
+        self.wires
+            .entry(connection)
+            .or_default()
+            .extend_from_slice(&bytes);
+        let was_blocked = match blocked {
+            true => !self.blocked.insert(connection),
+            false => self.blocked.remove(&connection),
+        };
+        let inbox = &mut self.inboxes[shard];
+        if blocked && (taken > 0 || !was_blocked) {
+            inbox.push_back(Input::Blocked { connection });
+        }
+        if relieved || (was_blocked && !blocked) {
+            inbox.push_back(Input::Drained { connection });
+        }
+    }
+
     fn carry_out(&mut self, shard: usize, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Flush(connection) => {
-                    let output = self.shards[shard].output(connection).expect("it is open");
-                    let bytes = output.copy_to_bytes(output.remaining());
-                    self.wires
-                        .entry(connection)
-                        .or_default()
-                        .extend_from_slice(&bytes);
-                    self.inboxes[shard].push_back(Input::Drained { connection });
-                }
+                Effect::Flush(connection) => self.write(shard, connection),
                 Effect::Close(connection) => {
                     let mut output = self.shards[shard].take_output(connection).expect("kept");
                     let bytes = output.copy_to_bytes(output.remaining());

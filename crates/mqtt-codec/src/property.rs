@@ -124,6 +124,11 @@ impl UserProperties {
         self.0.is_empty()
     }
 
+    /// Bytes on the wire.
+    pub fn size_bytes(&self) -> usize {
+        self.0.len()
+    }
+
     /// The pairs in their order.
     pub fn iter(&self) -> UserPropertiesIter<'_> {
         UserPropertiesIter(&self.0)

@@ -79,6 +79,30 @@ pub struct PublishProperties {
     pub user_properties: UserProperties,
 }
 
+impl PublishProperties {
+    /// Bytes of what has no fixed length.
+    pub fn size_bytes(&self) -> usize {
+        let text = |text: &Option<Text>| text.as_ref().map_or(0, |text| text.len());
+        text(&self.response_topic)
+            + text(&self.content_type)
+            + self.correlation_data.as_ref().map_or(0, |data| data.len())
+            + self.user_properties.size_bytes()
+    }
+
+    /// A copy that keeps no read buffer alive; for what is stored long.
+    pub fn detached(&self) -> Self {
+        let text = |text: &Option<Text>| text.as_ref().map(Text::detached);
+        Self {
+            payload_format: self.payload_format,
+            message_expiry_interval: self.message_expiry_interval,
+            response_topic: text(&self.response_topic),
+            correlation_data: self.correlation_data.as_ref().map(Binary::detached),
+            content_type: text(&self.content_type),
+            user_properties: self.user_properties.detached(),
+        }
+    }
+}
+
 /// A PUBLISH that owns nothing: what one subscriber gets of a message that many get.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishRef<'a> {

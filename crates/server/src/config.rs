@@ -150,6 +150,12 @@ pub(crate) struct Mqtt {
     pub(crate) queue_messages_max: u32,
     /// Bytes of messages a Session may be owed; the oldest leave it beyond that. Default 1 GiB.
     pub(crate) queue_bytes_max: ByteSize,
+    /// Bytes that wait for one Client's socket before it gets no more messages, 1 KiB to 1 GiB; at
+    /// twice as many it is not read. Default 1 MiB.
+    pub(crate) output_bytes_max: ByteSize,
+    /// How long a Client may take nothing of what waits for it before it is closed; 1.5 times its
+    /// Keep Alive where that is longer. Default 15 s.
+    pub(crate) send_timeout: DurationMs,
     /// Time a stranger has for its CONNECT. Default 5 s.
     pub(crate) connect_timeout: DurationMs,
     /// Connections in all; beyond it a new one is closed at once. Default 1,000,000.
@@ -166,6 +172,8 @@ impl Default for Mqtt {
             session_expiry_max: DurationMs::days(7),
             queue_messages_max: 1_000_000,
             queue_bytes_max: ByteSize(1 << 30),
+            output_bytes_max: ByteSize(1 << 20),
+            send_timeout: DurationMs(15_000),
             connect_timeout: DurationMs(5_000),
             connections_max: 1_000_000,
         }
@@ -300,6 +308,9 @@ impl Config {
         }
         if !(64..=256 << 20).contains(&self.mqtt.packet_bytes_max.0) {
             wrong("mqtt.packet_bytes_max", "not in 64 B..=256 MiB".to_owned());
+        }
+        if !(1 << 10..=1 << 30).contains(&self.mqtt.output_bytes_max.0) {
+            wrong("mqtt.output_bytes_max", "not in 1 KiB..=1 GiB".to_owned());
         }
         if self.mqtt.receive_maximum == 0 {
             wrong(

@@ -415,6 +415,8 @@ fn limits(config: &Config) -> Limits {
     let seconds = mqtt.session_expiry_max.0 / 1_000;
     Limits {
         packet_bytes_max: u32::try_from(mqtt.packet_bytes_max.0).unwrap_or(u32::MAX),
+        output_bytes_max: usize::try_from(mqtt.output_bytes_max.0).unwrap_or(usize::MAX),
+        send_ms_max: mqtt.send_timeout.0,
         connect_ms_max: mqtt.connect_timeout.0,
         keep_alive_seconds_max: mqtt.keep_alive_seconds_max,
         receive_maximum: mqtt

@@ -21,10 +21,20 @@ impl Shard {
         if session.number() != row.number {
             return;
         }
+        if let Step::Send(message) = &row.step {
+            session.storing_bytes = session.storing_bytes.saturating_sub(message.weight());
+        }
+        let at = session.connection;
+        if let Some(at) = at {
+            // In any case: there may be room now for what waits.
+            self.touch(at);
+        }
+        let Some(session) = self.sessions.get_mut(row.slot) else {
+            return;
+        };
         let Some(index) = session.find_inflight(row.id) else {
             return;
         };
-        let at = session.connection;
         let resending = session.resend.contains(&row.id);
         let Some(inflight) = session.inflight.get_mut(index) else {
             return;
@@ -53,10 +63,7 @@ impl Shard {
                     send_release(connection, row.id);
                 }
             }
-            _ => return,
-        }
-        if let Some(at) = at {
-            self.touch(at);
+            _ => {}
         }
     }
 

@@ -244,11 +244,9 @@ impl Shard {
             self.counts.dropped_expired += 1;
             return;
         }
-        let output_full = connection.output.len() >= self.shared.limits.output_bytes_max;
-        if output_full {
-            connection.congested = true;
-        }
-        let live = connection.stage == Stage::Live && !output_full;
+        let output_bytes_max = self.shared.limits.output_bytes_max;
+        let takes = (connection.output).takes_message(session.storing_bytes, output_bytes_max);
+        let live = connection.stage == Stage::Live && takes;
         if qos == QoS::AtMostOnce {
             if !live {
                 self.counts.dropped_qos0 += 1;
@@ -323,11 +321,9 @@ impl Shard {
         let Some(session) = self.sessions.get(slot) else {
             return false;
         };
-        if connection.output.len() >= self.shared.limits.output_bytes_max {
-            connection.congested = true;
-            return false;
-        }
-        connection.stage == Stage::Live
+        let output_bytes_max = self.shared.limits.output_bytes_max;
+        (connection.output).takes_message(session.storing_bytes, output_bytes_max)
+            && connection.stage == Stage::Live
             && session.inflight.len() - session.resend.len() < connection.window
     }
 
@@ -361,6 +357,7 @@ impl Shard {
             let number = session.number();
             let change = rows::outbound(number, id, state);
             session.finished.retain(|finished| *finished != id);
+            session.storing_bytes += message.weight();
             let progress = Progress::Storing;
             session.inflight.push_back(Inflight {
                 id,

@@ -287,9 +287,9 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(at) else {
             return false;
         };
-        let full = connection.output.len() >= limits.output_bytes_max;
-        connection.congested |= full;
-        !full && connection.pending < limits.connection_commits_max
+        connection.output.takes_message(0, limits.output_bytes_max)
+            && connection.pending < limits.connection_commits_max
+            && connection.pending_bytes < limits.connection_commit_bytes_max
     }
 
     /// A Retained Message to a Session that outlives its connection is owed like any other.
@@ -325,7 +325,7 @@ impl Shard {
             let at = session.and_then(|session| session.connection);
             at.and_then(|at| self.connections.get(at))
                 .is_none_or(|connection| {
-                    !connection.congested
+                    !connection.output.is_congested()
                         && connection.pending < self.shared.limits.connection_commits_max
                 })
         })

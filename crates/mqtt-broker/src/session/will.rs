@@ -74,8 +74,8 @@ impl Shard {
         }
         if message.retain && !message.payload.is_empty() {
             // A Will has nobody to refuse it to: without room it is published, not retained.
-            let weight = message.topic.len() + message.payload.len();
-            message.retain = self.shared.retained.has_room(&message.topic, weight);
+            let room = &self.shared.retained;
+            message.retain = room.has_room(&message.topic, message.weight());
         }
         self.publish_other(now, message, changes, None, Some(slot), then)
     }

@@ -5,7 +5,7 @@ use crate::{Limits, Table};
 use super::World;
 use crate::ConnectionId;
 
-fn hex(text: &str) -> Vec<u8> {
+pub(super) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text
         .bytes()
         .filter(|byte| !byte.is_ascii_whitespace())
@@ -19,7 +19,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 /// MQTT 3.1.1, Clean Session, id of one letter.
-fn connect_v3(id: char, clean: bool) -> Vec<u8> {
+pub(super) fn connect_v3(id: char, clean: bool) -> Vec<u8> {
     let flags = if clean { "02" } else { "00" };
     hex(&format!(
         "10 0d 0004 4d515454 04 {flags} 0000 0001 {:02x}",
@@ -28,7 +28,7 @@ fn connect_v3(id: char, clean: bool) -> Vec<u8> {
 }
 
 /// MQTT 5.0 with these flags and properties (their length first), id of one letter, then `rest`.
-fn connect_v5(id: char, flags: &str, properties: &str, rest: &str) -> Vec<u8> {
+pub(super) fn connect_v5(id: char, flags: &str, properties: &str, rest: &str) -> Vec<u8> {
     let tail = hex(&format!(
         "0004 4d515454 05 {flags} 0000 {properties} 0001 {:02x} {rest}",
         id as u32
@@ -37,13 +37,13 @@ fn connect_v5(id: char, flags: &str, properties: &str, rest: &str) -> Vec<u8> {
 }
 
 /// Sends and lets everything happen; what came back.
-fn exchange(world: &mut World, connection: ConnectionId, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn exchange(world: &mut World, connection: ConnectionId, bytes: &[u8]) -> Vec<u8> {
     world.send(connection, bytes);
     world.run();
     world.read(connection)
 }
 
-fn live(world: &mut World, shard: usize, connect: &[u8]) -> ConnectionId {
+pub(super) fn live(world: &mut World, shard: usize, connect: &[u8]) -> ConnectionId {
     let connection = world.open(shard);
     let answer = exchange(world, connection, connect);
     assert_eq!(answer.first(), Some(&0x20), "CONNACK");
@@ -429,31 +429,4 @@ fn a_message_longer_than_the_client_takes_is_left_out() {
     assert_eq!(world.shards[0].counts().dropped_too_large, 1);
     exchange(&mut world, publisher, &hex("30 04 0001 61 78"));
     assert_eq!(world.read(subscriber), hex("30 05 0001 61 00 78"));
-}
-
-#[test]
-fn a_connection_with_too_many_pending_commits_is_paused_until_half_are_done() {
-    let limits = Limits {
-        connection_commits_max: 4,
-        ..Limits::default()
-    };
-    let mut world = World::new(1, limits);
-    let publisher = live(&mut world, 0, &connect_v3('p', true));
-    for id in 1..=4 {
-        // QoS 1 to "routed/x".
-        let bytes = format!("32 0c 0008 726f757465642f78 {id:04x}");
-        world.send(publisher, &hex(&bytes));
-        world.run_shard(0, 1);
-        assert_eq!(world.paused.contains(&publisher), id == 4, "{id} pending");
-    }
-    for left in [3, 2] {
-        world.run_log(1);
-        world.run_shard(0, 10);
-        assert_eq!(
-            world.paused.contains(&publisher),
-            left > 2,
-            "{left} pending"
-        );
-    }
-    assert_eq!(world.pauses, 1);
 }

@@ -36,6 +36,8 @@ impl Schedule {
         let limits = Limits {
             inflight_max: std::num::NonZeroU16::new([1, 2, 4, 7][random.below(4)]).unwrap(),
             cache_bytes_max: random.below(3_000),
+            output_bytes_max: [20, 100, 1 << 20][random.below(3)],
+            connection_commit_bytes_max: [30, 8 << 20][random.below(2)],
             ..Limits::default()
         };
         let mut world = World::new(1 + random.below(3), limits);
@@ -288,6 +290,8 @@ impl Schedule {
     fn come_to_rest(&mut self) -> Result<(), String> {
         for _ in 0..10_000 {
             self.world.log.full = false;
+            // What a full disk refused is tried again by the clock.
+            self.world.pass(1_000);
             self.world.run();
             self.note_injected();
             let mut quiet = true;

@@ -58,6 +58,12 @@ pub(super) fn text(running: &Running) -> String {
         "Connected MQTT clients",
         &[("", totals.connections)],
     );
+    out.metric(
+        "headwater_connections_unread_total",
+        "counter",
+        "Clients closed because they took nothing of what waited for them",
+        &[("", totals.unread)],
+    );
     let (retained, retained_bytes) = running.shared.retained_size();
     let persistent = running.shared.persistent_sessions();
     out.metric(

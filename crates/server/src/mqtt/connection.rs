@@ -64,7 +64,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     shard.register(connection, cx.waker());
-    if let Poll::Ready(Err(_)) = poll_write(shard, connection, stream, cx) {
+    if poll_write(shard, connection, stream, cx).is_err() {
         return Poll::Ready(Ended::Gone);
     }
     for _ in 0..READS_A_TURN {
@@ -88,39 +88,43 @@ where
     Poll::Pending
 }
 
-/// Writes what waits for the socket. Pending when the socket takes no more.
+/// Writes what waits for the socket, as much as it takes, and tells the shard what it waits for.
 fn poll_write<S>(
     shard: &ShardThread,
     connection: ConnectionId,
     stream: &mut S,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<()>>
+) -> io::Result<()>
 where
     S: AsyncWrite + Unpin,
 {
-    {
+    let (mut wrote, mut blocked) = (false, false);
+    let relieved = {
         let mut core = shard.core();
         let Some(output) = core.output(connection) else {
-            return Poll::Ready(Ok(()));
+            return Ok(());
         };
         while output.has_remaining() {
             match poll_write_buf(Pin::new(&mut *stream), cx, output) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(_)) => wrote = true,
+                Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
-                    drop(core);
-                    shard.blocked(connection);
-                    return Poll::Pending;
+                    blocked = true;
+                    break;
                 }
             }
         }
+        output.is_relieved()
+    };
+    let was_blocked = shard.set_blocked(connection, blocked);
+    if blocked && (wrote || !was_blocked) {
+        shard.step(Input::Blocked { connection });
     }
-    if shard.was_blocked(connection) {
-        // The session held back what the full output had no room for.
+    if relieved || (was_blocked && !blocked) {
         shard.step(Input::Drained { connection });
     }
-    Poll::Ready(Ok(()))
+    Ok(())
 }
 
 /// Writes the last packets, so far as the peer takes them at once, and closes our side. What the

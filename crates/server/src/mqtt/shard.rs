@@ -152,7 +152,9 @@ impl ShardThread {
     /// settled at the end of this turn.
     pub(crate) fn step(&self, input: Input) {
         let connection = match &input {
-            Input::Received { connection, .. } | Input::Drained { connection } => Some(*connection),
+            Input::Received { connection, .. }
+            | Input::Blocked { connection }
+            | Input::Drained { connection } => Some(*connection),
             _ => None,
         };
         let now = self.clock.now();
@@ -289,17 +291,12 @@ impl ShardThread {
         ReadGate::Open
     }
 
-    /// Remembers that the socket takes no more for now.
-    pub(crate) fn blocked(&self, connection: ConnectionId) {
-        self.with_link(connection, |link| link.blocked = true);
-    }
-
-    /// Whether the socket had not taken all before; asked once it has.
-    pub(crate) fn was_blocked(&self, connection: ConnectionId) -> bool {
+    /// Remembers whether the socket has not taken all of the output; whether it had not before.
+    pub(crate) fn set_blocked(&self, connection: ConnectionId, blocked: bool) -> bool {
         let mut links = self.links.borrow_mut();
         links
             .get_mut(&connection)
-            .is_some_and(|link| std::mem::take(&mut link.blocked))
+            .is_some_and(|link| std::mem::replace(&mut link.blocked, blocked))
     }
 
     /// What the broker wanted to say last to a connection that it closes.

@@ -15,6 +15,7 @@ mod flows;
 mod http;
 mod log;
 mod messages;
+mod pressure;
 mod program;
 mod start;
 mod stop;

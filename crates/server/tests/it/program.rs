@@ -229,6 +229,14 @@ impl Program {
         std::mem::take(&mut self.doors)
     }
 
+    /// Resident memory in bytes.
+    pub(crate) fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.unwrap().trim().strip_suffix(" kB").unwrap();
+        kib.parse::<usize>().unwrap() << 10
+    }
+
     /// One HTTP request by hand: status and body.
     pub(crate) fn http(&self, method: &str, path: &str, key: Option<&str>) -> (u16, String) {
         let (status, _, body) = self.http_whole(method, path, key, "");

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use crate::program::PATIENCE;
 
@@ -121,6 +122,28 @@ impl Wire {
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).unwrap();
+    }
+
+    /// Sends `packets` again and again, `bytes_max` in all, until nobody has taken any of it for
+    /// two seconds or the connection ends; how many bytes were taken.
+    pub(crate) fn flood(&mut self, packets: &[u8], bytes_max: usize) -> usize {
+        let patience = Some(Duration::from_secs(2));
+        self.0.set_write_timeout(patience).unwrap();
+        let mut taken = 0;
+        while taken < bytes_max {
+            let from = taken % packets.len();
+            match self.0.write(&packets[from..]) {
+                Ok(wrote) => taken += wrote,
+                Err(_) => break,
+            }
+        }
+        taken
+    }
+
+    /// Reads and drops this many bytes.
+    pub(crate) fn skip(&mut self, bytes: usize) {
+        let read = std::io::copy(&mut (&mut self.0).take(bytes as u64), &mut std::io::sink());
+        assert_eq!(read.unwrap(), bytes as u64, "and no fewer");
     }
 
     /// The next packet: first byte and body.

@@ -1,0 +1,87 @@
+//! Clients that cause more than they take: each costs only itself, and no more than its bounds.
+
+use std::time::{Duration, Instant};
+
+use crate::program::{Home, Program, until};
+use crate::wire::{Hello, Wire, packet, publish};
+
+/// What is left over for everything else that may grow in a debug build.
+const SLACK_BYTES: usize = 8 << 20;
+/// More than all buffers of both ends hold.
+const FLOOD_BYTES: usize = 48 << 20;
+
+fn program(more: &[&str]) -> Program {
+    let off = ["--set", "default_flows=false"];
+    Home::new().start_with(&[&off[..], more].concat())
+}
+
+/// Somebody else on the same program, who must not notice: both threads have one.
+fn others_are_served(program: &Program) {
+    for id in ["one", "two", "three"] {
+        let (mut other, _) = Wire::connect(program.mqtt(), &Hello::v5(id));
+        other.subscribe(id, 1);
+        let begin = Instant::now();
+        other.send(&publish(id, b"x", 0, 0));
+        assert_eq!(other.message().payload, b"x");
+        assert!(begin.elapsed() < Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn answers_that_nobody_reads_are_bounded_and_all_come() {
+    let program = program(&["--set", "mqtt.output_bytes_max=64KiB"]);
+    for (question, answer_bytes, why) in [
+        (vec![0xC0, 0], 2, "PINGREQ"),
+        (
+            packet(0x62, &[0, 1]),
+            5,
+            "PUBREL of an identifier that is not held",
+        ),
+        (
+            publish("a", b"", 1, 1),
+            5,
+            "PUBLISH at QoS 1 that nobody wants",
+        ),
+    ] {
+        let (mut client, _) = Wire::connect(program.mqtt(), &Hello::v5("deaf"));
+        let before = program.resident();
+        let taken = client.flood(&question.repeat(4_096), FLOOD_BYTES);
+        assert!(taken < FLOOD_BYTES, "{why}: everything was taken");
+        let grown = program.resident().saturating_sub(before);
+        assert!(grown < SLACK_BYTES, "{why}: {grown} bytes more");
+        others_are_served(&program);
+        // Once it reads, all of it is answered and it goes on: the rest of the packet that was cut
+        // is taken too.
+        client.skip(taken / question.len() * answer_bytes);
+        client.send(&question[taken % question.len()..]);
+        client.skip(answer_bytes);
+        client.send(&[0xC0, 0]);
+        assert_eq!(client.packet(), (0xD0, Vec::new()), "{why}");
+    }
+}
+
+/// CONNECT of version 5 without Keep Alive.
+fn without_keep_alive(program: &Program) -> Wire {
+    let mut wire = Wire::open(program.mqtt());
+    wire.send(&packet(0x10, b"\0\x04MQTT\x05\x02\0\0\0\0\x04deaf"));
+    assert_eq!(wire.packet().0, 0x20);
+    wire
+}
+
+#[test]
+fn client_that_never_reads_is_closed_after_the_send_timeout() {
+    let program = program(&[
+        "--set",
+        "mqtt.output_bytes_max=64KiB",
+        "--set",
+        "mqtt.send_timeout=3s",
+    ]);
+    let mut deaf = without_keep_alive(&program);
+    deaf.flood(&[0xC0, 0].repeat(4_096), FLOOD_BYTES);
+    let (mut idle, _) = Wire::connect(program.mqtt(), &Hello::v5("idle"));
+    until("the end of who does not read", || {
+        program.metric("headwater_connections_unread_total") == 1
+    });
+    idle.send(&[0xC0, 0]);
+    assert_eq!(idle.packet().0, 0xD0, "who waits for nothing stays");
+}
