@@ -6,13 +6,15 @@
 //! Holds: an entry or a record goes only when no session needs it, or in or after the commit that
 //! stands for it anew. A crash in between leaves two that say the same; the later one counts.
 
+use std::time::Instant;
+
 use headwater_commitlog::{Admin, Append, AppendData, CommitError, PartitionId, Unit};
 use headwater_mqtt_broker::{Going, Input, OwedReference};
 use tracing::{debug, info};
 
 use super::{Answer, COPY_BYTES_MAX, Ends, Worker};
 use crate::mqtt::commits::{from_broker, owed_record};
-use crate::mqtt::wall_ms;
+use crate::mqtt::{Internal, wall_ms};
 
 /// A trim costs a checkpoint: not for less than this.
 const TRIM_BYTES_MIN: u64 = 8 << 20;
@@ -22,25 +24,22 @@ const COMPACT_BYTES_MIN: u64 = 64 << 20;
 const REFERENCES_MAX: usize = 100_000;
 /// What a record costs besides an entry, about.
 const RECORD_BYTES: u64 = 32;
+/// A look asks every shard about all its sessions: it may take one part in so many of the time.
+const TIME_SHARE: u32 = 250;
 
 /// When to look again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tended {
-    owed: Watch,
-    kept: Watch,
+    /// Not before this, if little has come since.
+    from: Instant,
+    /// Both partitions' size after the last look.
+    bytes: u64,
 }
 
-#[derive(Debug, Default)]
-struct Watch {
-    /// The partition's size after the last look.
-    looked_bytes: u64,
-    /// Below this size compaction does not pay.
-    compact_bytes: u64,
-}
-
-impl Watch {
-    fn is_due(&self, size: u64) -> bool {
-        size >= self.looked_bytes.saturating_add(TRIM_BYTES_MIN)
+impl Default for Tended {
+    fn default() -> Self {
+        let from = Instant::now();
+        Self { from, bytes: 0 }
     }
 }
 
@@ -67,19 +66,37 @@ impl Extent {
 }
 
 impl Worker {
-    /// One bounded step for both topics.
+    /// One bounded step for both topics, if one of them is large enough and it is time again.
     pub(super) fn tend(&mut self) -> Result<(), CommitError> {
-        let (owed, kept) = (self.internal.owed, self.internal.kept);
-        let owed_due = self.tended.owed.is_due(self.extent(owed).bytes);
-        let kept_due = self.tended.kept.is_due(self.extent(kept).bytes);
-        if !owed_due && !kept_due {
+        let begun = Instant::now();
+        let (owed, kept) = self.sizes();
+        let has_grown = owed + kept >= self.tended.bytes + TRIM_BYTES_MIN;
+        let is_large = owed.max(kept) >= TRIM_BYTES_MIN;
+        if !is_large || (begun < self.tended.from && !has_grown) {
             return Ok(());
         }
-        let needed = self.survey(kept_due.then_some(kept))?;
+        let result = self.look(kept >= TRIM_BYTES_MIN);
+        let (owed, kept) = self.sizes();
+        self.tended = Tended {
+            from: Instant::now() + begun.elapsed() * TIME_SHARE,
+            bytes: owed + kept,
+        };
+        result
+    }
+
+    fn sizes(&self) -> (u64, u64) {
+        let Internal { owed, kept } = self.internal;
+        (self.extent(owed).bytes, self.extent(kept).bytes)
+    }
+
+    /// Nothing else tells that sessions have taken what they were owed.
+    fn look(&mut self, at_kept: bool) -> Result<(), CommitError> {
+        let (owed, kept) = (self.internal.owed, self.internal.kept);
+        let needed = self.survey(at_kept.then_some(kept))?;
         // A trim each, one checkpoint for both.
         let mut trims = Vec::new();
         trims.extend(self.worthwhile(owed, needed.owed));
-        if kept_due {
+        if at_kept {
             trims.extend(self.worthwhile(kept, needed.kept));
         }
         if !trims.is_empty() {
@@ -87,12 +104,7 @@ impl Worker {
             self.end(trims)?;
         }
         self.compact_owed()?;
-        if kept_due {
-            self.compact_kept()?;
-            self.tended.kept.looked_bytes = self.extent(kept).bytes;
-        }
-        self.tended.owed.looked_bytes = self.extent(owed).bytes;
-        Ok(())
+        self.compact_kept()
     }
 
     fn extent(&self, partition: PartitionId) -> Extent {
@@ -141,9 +153,9 @@ impl Worker {
     }
 
     /// Commits what still stands in the older half of the owed topic anew, if that is little.
-    fn compact_owed(&mut self) -> Result<(), CommitError> {
+    fn compact_owed(&self) -> Result<(), CommitError> {
         let extent = self.extent(self.internal.owed);
-        if extent.bytes < COMPACT_BYTES_MIN.max(self.tended.owed.compact_bytes) {
+        if extent.bytes < COMPACT_BYTES_MIN {
             return Ok(());
         }
         let before = extent.middle();
@@ -154,8 +166,7 @@ impl Worker {
             bytes <= extent.bytes_below(before) / 2
         });
         let Some(references) = references else {
-            // Its sessions are owed most of it.
-            self.tended.owed.compact_bytes = extent.bytes + extent.bytes / 4;
+            // Sessions are owed most of it.
             return Ok(());
         };
         let timestamp_ms = wall_ms();
@@ -176,15 +187,14 @@ impl Worker {
             offset: before,
         });
         info!(count, before, "old debts of sessions are written anew");
-        self.tended.owed.compact_bytes = 0;
         self.commit(unit, Vec::new())
     }
 
     /// Copies what is still owed in the older half of the kept topic forward, if that is little.
-    fn compact_kept(&mut self) -> Result<(), CommitError> {
+    fn compact_kept(&self) -> Result<(), CommitError> {
         let kept = self.internal.kept;
         let extent = self.extent(kept);
-        if extent.bytes < COMPACT_BYTES_MIN.max(self.tended.kept.compact_bytes) {
+        if extent.bytes < COMPACT_BYTES_MIN {
             return Ok(());
         }
         let before = extent.middle();
@@ -197,7 +207,6 @@ impl Worker {
             places.len() as u64 <= (before - extent.start) / 2
         });
         let Some(references) = references else {
-            self.tended.kept.compact_bytes = extent.bytes + extent.bytes / 4;
             return Ok(());
         };
         info!(
@@ -205,7 +214,6 @@ impl Worker {
             before, "old messages that sessions are owed are copied forward"
         );
         self.copy_all(references)?;
-        self.tended.kept.compact_bytes = 0;
         self.end(vec![Admin::TrimTo {
             partition: kept,
             offset: before,
