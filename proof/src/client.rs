@@ -10,16 +10,15 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::{Bytes, BytesMut};
 use headwater_mqtt_codec::{
-    Connect, ConnectProperties, Decoder, Packet, Publish, Subscribe, Subscription,
-    SubscriptionOptions, Text, Version,
+    Connect, ConnectProperties, Decoder, Delivery, Disconnect, DisconnectReason, Packet, PacketId,
+    Publish, QoS, Subscribe, Subscription, SubscriptionOptions, Text, Version,
 };
-use headwater_mqtt_codec::{Delivery, PacketId, QoS};
 
 /// The longest this harness waits for an answer it is owed.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const PACKET_BYTES_MAX: u32 = 1 << 20;
-/// An hour: longer than any run, so that no session of a run expires.
-const SESSION_EXPIRY_SECONDS: u32 = 3_600;
+/// Longer than any run, so that no Session of a run expires unasked.
+const SESSION_EXPIRY_SECONDS: u32 = 7 * 24 * 3_600;
 
 /// Who connects, and for how long its Session lasts.
 #[derive(Clone, Debug)]
@@ -47,6 +46,16 @@ pub struct Connection {
 impl Connection {
     /// Connects and waits for CONNACK; a refusal is an error.
     pub fn open(address: SocketAddr, identity: &Identity) -> anyhow::Result<Self> {
+        let expiry = if identity.lasting {
+            SESSION_EXPIRY_SECONDS
+        } else {
+            0
+        };
+        Self::open_for(address, identity, expiry)
+    }
+
+    /// The same with a Session Expiry Interval of its own, in seconds; MQTT 5.0 only.
+    pub fn open_for(address: SocketAddr, identity: &Identity, expiry: u32) -> anyhow::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(ANSWER_WAIT))?;
@@ -59,11 +68,6 @@ impl Connection {
             buffer: vec![0; 64 * 1024],
             session_present: false,
             receive_maximum: u16::MAX,
-        };
-        let expiry = if identity.lasting {
-            SESSION_EXPIRY_SECONDS
-        } else {
-            0
         };
         connection.send(&Packet::Connect(Box::new(Connect {
             version: identity.version,
@@ -136,6 +140,11 @@ impl Connection {
         }
     }
 
+    /// Whether the last read brought more than was taken from it; [`Self::receive`] then does not wait.
+    pub fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
     /// Subscribes to one Topic Filter and waits for SUBACK. What arrives before it is returned with it.
     pub fn subscribe(&mut self, filter: &str, qos: QoS) -> anyhow::Result<Vec<Packet>> {
         let options = SubscriptionOptions {
@@ -168,13 +177,24 @@ impl Connection {
 
     /// Ends the connection as a well-behaved Client does; a lasting Session stays.
     pub fn disconnect(mut self) {
-        let goodbye = headwater_mqtt_codec::Disconnect::new(
-            headwater_mqtt_codec::DisconnectReason::NormalDisconnection,
-        );
         // The server may be gone already: then there is nobody to say goodbye to.
-        if self.send(&Packet::Disconnect(Box::new(goodbye))).is_ok() {
+        if self.say_goodbye().is_ok() {
             drop(self.stream.shutdown(std::net::Shutdown::Write));
         }
+    }
+
+    /// The same, and waits until the server has closed the connection: the Session is away then.
+    pub fn leave(mut self) -> anyhow::Result<()> {
+        self.say_goodbye()?;
+        self.stream.set_read_timeout(Some(ANSWER_WAIT))?;
+        // What is still on its way to a Client that leaves is not for it.
+        while self.stream.read(&mut self.buffer)? > 0 {}
+        Ok(())
+    }
+
+    fn say_goodbye(&mut self) -> anyhow::Result<()> {
+        let goodbye = Disconnect::new(DisconnectReason::NormalDisconnection);
+        self.send(&Packet::Disconnect(Box::new(goodbye)))
     }
 }
 

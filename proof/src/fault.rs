@@ -21,7 +21,7 @@ pub struct Bench {
 
 impl Bench {
     /// An empty folder of this name, and a setup in it.
-    fn setup(&self, name: &str) -> anyhow::Result<(Setup, PathBuf)> {
+    pub(crate) fn setup(&self, name: &str) -> anyhow::Result<(Setup, PathBuf)> {
         let folder = self.folder.join(name);
         if folder.exists() {
             std::fs::remove_dir_all(&folder)?;

@@ -1,9 +1,11 @@
 //! As much of a Kafka client as reading a log back and committing an offset needs.
 //!
-//! For: Metadata 1, ListOffsets 1, Fetch 4, Produce 3, OffsetCommit 2, OffsetFetch 1; uncompressed batches.
+//! For: Metadata 1, ListOffsets 1, Fetch 4, Produce 3, OffsetCommit 2, OffsetFetch 1; uncompressed batches. `admin` has
+//! what changes topics.
 //! Not for: throughput, groups, retries. Written apart from the server, so that the judge does not read with its eyes.
 //! Calls: `wire`. Called by: `fault`.
 
+mod admin;
 mod wire;
 
 use std::io::{Read, Write};
@@ -15,6 +17,7 @@ use anyhow::{Context, bail, ensure};
 use crate::evidence::{Identity, LogReading, LogRecord};
 use crate::history::Recorder;
 use crate::payload::Payload;
+pub use admin::UNKNOWN_TOPIC_OR_PARTITION;
 use wire::{Reader, Writer, batch, records};
 
 const FRAME_BYTES_MAX: i32 = 64 << 20;
@@ -103,13 +106,23 @@ impl Connection {
 
     /// The log start offset.
     pub fn start_offset(&mut self, topic: &str, partition: u32) -> anyhow::Result<u64> {
+        self.list_offset(topic, partition, -2)
+    }
+
+    /// The high watermark.
+    pub fn end_offset(&mut self, topic: &str, partition: u32) -> anyhow::Result<u64> {
+        self.list_offset(topic, partition, -1)
+    }
+
+    /// ListOffsets: -2 asks for the log start offset, -1 for the high watermark.
+    fn list_offset(&mut self, topic: &str, partition: u32, which: i64) -> anyhow::Result<u64> {
         let mut body = Writer::default();
         body.i32(-1)
             .i32(1)
             .string(topic)
             .i32(1)
             .i32(i32::try_from(partition)?)
-            .i64(-2);
+            .i64(which);
         let answer = self.call(2, 1, &body.bytes)?;
         let mut reader = Reader::new(&answer);
         reader.i32()?;

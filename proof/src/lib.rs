@@ -2,7 +2,8 @@
 //!
 //! For: driving the built program from outside, hurting it, and judging what it did from the history alone.
 //! Not for: anything inside the program; of its crates only `headwater-mqtt-codec` is used, for the client's side of the wire.
-//! Calls: `judge` is pure; `client`, `kafka` and `program` talk to what is under test; `fault` does the harm.
+//! Calls: `judge` is pure; `client`, `kafka` and `program` talk to what is under test; `fault` does the harm, `owed` asks what
+//! absent Sessions cost.
 //! Holds: the harness is never killed itself, and a run in which too little happened fails.
 
 pub mod client;
@@ -13,7 +14,10 @@ pub mod history;
 pub mod judge;
 pub mod kafka;
 pub mod load;
+pub mod metrics;
+pub mod owed;
 pub mod payload;
 pub mod program;
+pub mod stream;
 pub mod tail;
 pub mod trial;

@@ -13,6 +13,7 @@ use headwater_proof::fault::{Bench, broken, eio, enospc, kill9, order, syscalls}
 use headwater_proof::history::Recorder;
 use headwater_proof::judge::{Rules, judge};
 use headwater_proof::load::{Cast, Load, read_retained};
+use headwater_proof::owed::{away, broadcast, retention};
 use headwater_proof::program::Kind;
 
 /// Faults against a built server, and a judge over what it acknowledged and delivered.
@@ -81,6 +82,30 @@ enum Command {
         program: ProgramArguments,
         #[arg(long)]
         tmpfs: PathBuf,
+    },
+    /// Records go that a session is owed: it gets them all, and the space comes back.
+    Retention {
+        #[command(flatten)]
+        program: ProgramArguments,
+        /// Messages of each of the ten publishers.
+        #[arg(long, default_value_t = 1_000)]
+        each: u64,
+    },
+    /// Messages to one session that is away, with a kill and a stop in between.
+    Away {
+        #[command(flatten)]
+        program: ProgramArguments,
+        #[arg(long, default_value_t = 100_000)]
+        messages: u64,
+    },
+    /// Sessions that are away and owed the same messages: at most 16 bytes of memory and 4 bytes of log each.
+    Broadcast {
+        #[command(flatten)]
+        program: ProgramArguments,
+        #[arg(long, default_value_t = 100_000)]
+        sessions: u64,
+        #[arg(long, default_value_t = 100)]
+        broadcasts: u64,
     },
     /// With slow syncs: no answer before its sync returned, no file whose folder is not synced.
     Order {
@@ -211,6 +236,26 @@ fn run(command: Command) -> anyhow::Result<bool> {
         }
         Command::Enospc { program, tmpfs } => {
             println!("{}", enospc::run(&program.bench()?, &tmpfs)?);
+            Ok(result(1, 0))
+        }
+        Command::Retention { program, each } => {
+            println!("{}", retention::run(&program.bench()?, each)?);
+            Ok(result(1, 0))
+        }
+        Command::Away { program, messages } => {
+            println!("{}", away::run(&program.bench()?, messages)?);
+            Ok(result(1, 0))
+        }
+        Command::Broadcast {
+            program,
+            sessions,
+            broadcasts,
+        } => {
+            let plan = broadcast::Plan {
+                sessions,
+                broadcasts,
+            };
+            println!("{}", broadcast::run(&program.bench()?, plan)?);
             Ok(result(1, 0))
         }
         Command::Order { program } => {

@@ -254,6 +254,16 @@ impl Program {
         Pid::from_raw(id).context("process id 0")
     }
 
+    /// Its resident memory, in bytes.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.pid()?.as_raw_nonzero());
+        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
+        let kilobytes: u64 = kilobytes.context(path)?.parse()?;
+        Ok(kilobytes << 10)
+    }
+
     /// kill -9, and the end of the process awaited.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         if self.child.try_wait()?.is_none() {
