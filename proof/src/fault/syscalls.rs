@@ -2,15 +2,21 @@
 //!
 //! strace counts for each thread apart: the first thread that reaches its Nth call of that name ends the process. Both in a
 //! fresh data directory and in one that a kill left, so that recovery's own calls are among them.
+//!
+//! Holds: finished places stand in a file, so that the run over all of them can be stopped and taken up again.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
+use serde::{Deserialize, Serialize};
 
 use super::{Bench, strace};
+use crate::history::read_lines;
 use crate::load::Cast;
 use crate::trial::Trial;
 
@@ -63,26 +69,65 @@ pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
     match plan.sample {
         Some(count) => sample(plan, count, &mut outcome)?,
-        None => {
-            for syscall in WRITE_PATH {
-                for recovering in [false, true] {
-                    let mut nth = 1;
-                    while at(
-                        plan,
-                        Place {
-                            syscall,
-                            nth,
-                            recovering,
-                        },
-                        &mut outcome,
-                    )? {
-                        nth += 1;
-                    }
-                }
+        None => all(plan, &mut outcome)?,
+    }
+    Ok(outcome)
+}
+
+/// What became of one place; a line of `places.ndjson`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Visited {
+    syscall: String,
+    nth: u32,
+    recovering: bool,
+    fired: bool,
+    failed: bool,
+    acked: u64,
+}
+
+/// Every place until none fires, but for those that the folder has an end of already.
+fn all(plan: &Plan, outcome: &mut Outcome) -> anyhow::Result<()> {
+    let path = plan.bench.folder.join("places.ndjson");
+    let visited: Vec<Visited> = if path.exists() {
+        read_lines(&path)?
+    } else {
+        Vec::new()
+    };
+    for one in &visited {
+        outcome.fired += u32::from(one.fired);
+        outcome.not_reached += u32::from(!one.fired);
+        outcome.failed += u32::from(one.failed);
+        outcome.acked += one.acked;
+    }
+    for syscall in WRITE_PATH {
+        for recovering in [false, true] {
+            let same = |one: &&Visited| one.syscall == syscall && one.recovering == recovering;
+            let last = visited.iter().filter(same).max_by_key(|one| one.nth);
+            let mut going_on = last.is_none_or(|one| one.fired);
+            let mut nth = last.map_or(1, |one| one.nth + 1);
+            while going_on {
+                let place = Place {
+                    syscall,
+                    nth,
+                    recovering,
+                };
+                let before = *outcome;
+                going_on = at(plan, place, outcome)?;
+                let line = Visited {
+                    syscall: syscall.to_owned(),
+                    nth,
+                    recovering,
+                    fired: going_on,
+                    failed: outcome.failed > before.failed,
+                    acked: outcome.acked - before.acked,
+                };
+                let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+                writeln!(file, "{}", serde_json::to_string(&line)?)?;
+                nth += 1;
             }
         }
     }
-    Ok(outcome)
+    Ok(())
 }
 
 /// Until this many have fired. A call that the program does not make is not drawn again.
