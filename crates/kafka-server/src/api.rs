@@ -141,9 +141,10 @@ pub(crate) enum Frame {
 }
 
 impl Frame {
-    /// Decodes one frame without its four bytes of length.
-    pub(crate) fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
+    /// Decodes one frame without its four bytes of length. Its arrays may cost `allowance` bytes;
+    /// what they did cost comes with it.
+    pub(crate) fn decode(bytes: Bytes, allowance: usize) -> Result<(Self, usize), DecodeError> {
+        let mut reader = Reader::new(bytes, allowance);
         let wire_key = reader.i16()?;
         let version = reader.i16()?;
         let correlation_id = reader.i32()?;
@@ -151,7 +152,7 @@ impl Frame {
         let row = key.row();
         if version < row.min || version > row.max {
             return match key {
-                ApiKey::ApiVersions => Ok(Self::ApiVersionsUnknown { correlation_id }),
+                ApiKey::ApiVersions => Ok((Self::ApiVersionsUnknown { correlation_id }, 0)),
                 _ => Err(DecodeError::UnknownVersion {
                     key: wire_key,
                     version,
@@ -166,15 +167,13 @@ impl Frame {
         let request = Request::decode_body(key, &mut reader)?;
         // Bytes may be left over: librdkafka 2.16 sends three too many with Metadata 12, and
         // Kafka itself never looked.
-        Ok(Self::Request(
-            Header {
-                key,
-                version,
-                correlation_id,
-                client_id,
-            },
-            Box::new(request),
-        ))
+        let header = Header {
+            key,
+            version,
+            correlation_id,
+            client_id,
+        };
+        Ok((Self::Request(header, Box::new(request)), reader.spent()))
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! For: taking requests in order, answering them in order, and knowing when the client is gone.
 //! Not for: what a request means (`api`, `handler`).
-//! Holds: memory grows with the bytes that came, never with a length that was announced; Produce
-//! requests wait for the disk together, anything else waits for those before it; a connection
-//! that is idle owns no buffer.
+//! Holds: memory grows with the bytes that came, not with a length that was announced (beyond 64
+//! KiB), and what goes beyond 4 KiB is asked of the budget first; a stranger has 64 KiB and five seconds for its
+//! first request; Produce requests wait for the disk together, anything else waits for those before
+//! it; a connection that is idle owns no buffer.
 
 use std::collections::VecDeque;
 use std::future::{Future, pending};
@@ -14,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -23,22 +24,24 @@ use tokio::time::{Instant, Sleep, timeout};
 use tracing::debug;
 
 use crate::api::{ApiKey, Frame, Header, Request, encode_response};
+use crate::budget::{Budget, Charge, SMALL_FRAME_BYTES};
 use crate::error_code::ErrorCode;
-use crate::handler::{Call, Client, Sasl, Shared, api_versions, authenticate_token};
+use crate::handler::{Answer, Call, Client, Sasl, Shared, api_versions, authenticate_token};
 use crate::host::Principal;
-use crate::wire::DecodeError;
+use crate::wire::{DecodeError, allowance};
 
 /// The four bytes before each frame.
 const LENGTH_BYTES: usize = 4;
 
-/// Room made for one read while a frame is short of it.
-const READ_BYTES_MIN: usize = 4 << 10;
+/// What a connection may hold unasked: most requests need no more. Also what is read ahead while
+/// a request is answered, to notice a client that hangs up.
+const OWN_BYTES: usize = 4 << 10;
 
-/// Room made for one read at the most, but to double a frame's.
-const READ_BYTES_MAX: usize = 64 << 10;
+/// Room for a long request's first read; then it doubles as its bytes come.
+const READ_BYTES: usize = 64 << 10;
 
-/// Bytes read ahead while a request is being answered, to notice a client that hangs up.
-const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
+/// Longest first request, with its length: what a stranger may cost (contract, Always 6).
+const STRANGER_BYTES_MAX: usize = 64 << 10;
 
 /// Pieces of a response handed to one write.
 const SLICES_MAX: usize = 64;
@@ -57,11 +60,15 @@ pub(crate) enum ConnectionError {
     Malformed(#[source] DecodeError),
     #[error("the client did not read its responses")]
     Stalled,
+    #[error("the client sent nothing for {seconds} s")]
+    Silent { seconds: u64 },
     #[error("the login was refused")]
     Refused,
+    #[error("the server stops")]
+    Stopped,
 }
 
-type Answer = Pin<Box<dyn Future<Output = Vec<Bytes>> + Send>>;
+type Settling = Pin<Box<dyn Future<Output = Vec<Bytes>> + Send>>;
 
 struct Connection {
     shared: Arc<Shared>,
@@ -69,7 +76,7 @@ struct Connection {
     input: Input,
     output: OwnedWriteHalf,
     /// Produce requests in the order they came, waiting for the disk.
-    in_flight: VecDeque<Answer>,
+    in_flight: VecDeque<Settling>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -107,11 +114,12 @@ impl Connection {
             principal: Principal::anonymous(),
             sasl: Sasl::default(),
         };
-        let frame_bytes_max = shared.options.frame_bytes_max;
         let input = Input {
             reader,
             bytes: BytesMut::new(),
-            frame_bytes_max,
+            charge: shared.requests.charge(0),
+            is_stranger: true,
+            frame_bytes_max: shared.options.frame_bytes_max,
         };
         Ok(Self {
             shared,
@@ -124,47 +132,81 @@ impl Connection {
     }
 
     async fn run(mut self) -> Result<(), ConnectionError> {
-        let (first, idle) = (
-            self.shared.options.first_request_timeout,
-            self.shared.options.idle_timeout,
-        );
-        let mut silence = Box::pin(tokio::time::sleep(first));
+        let mut silence = Box::pin(tokio::time::sleep(self.patience()));
         loop {
-            if self.in_flight.len() < self.shared.options.requests_in_flight_max
-                && let Some(frame) = self.input.frame()?
-            {
-                rest(&mut silence, idle);
-                self.take(frame).await?;
+            let may_take = self.in_flight.len() < self.shared.options.requests_in_flight_max;
+            if may_take && let Some(bytes) = self.input.frame()? {
+                let charge = self.input.charge_for(&self.shared.requests, 0);
+                self.take(bytes, charge).await?;
+                self.rest(&mut silence);
                 continue;
             }
-            let may_read = self.in_flight.len() < self.shared.options.requests_in_flight_max;
+            let lacks = self.input.lacks(&self.shared.requests)?;
+            // Whoever waits for us is not the one that is silent.
+            let may_end = may_take && lacks.is_none();
             tokio::select! {
                 frame = next(&mut self.in_flight) => {
-                    self.write(frame).await?;
-                    rest(&mut silence, idle);
+                    self.write(frame.into()).await?;
+                    self.rest(&mut silence);
                 }
-                more = self.input.read(), if may_read => {
+                more = self.input.go_on(lacks), if may_take => {
                     if !more.map_err(ConnectionError::Io)? {
                         return Ok(());
+                    }
+                    // A stranger's time runs from the start, whatever it sends.
+                    if !self.input.is_stranger {
+                        self.rest(&mut silence);
                     }
                 }
                 () = stopped(&mut self.shutdown) => {
                     return timeout(GRACE, self.drain()).await.unwrap_or(Ok(()));
                 }
-                () = &mut silence => return Ok(()),
+                () = &mut silence, if may_end => {
+                    let seconds = self.patience().as_secs();
+                    return Err(ConnectionError::Silent { seconds });
+                }
             }
         }
     }
 
-    /// One request, from its bytes to its answer or to its place among those in flight.
-    async fn take(&mut self, bytes: Bytes) -> Result<(), ConnectionError> {
+    /// How long the client may now be silent.
+    fn patience(&self) -> Duration {
+        let options = &self.shared.options;
+        match (self.input.is_stranger, self.input.bytes.is_empty()) {
+            (true, _) => options.first_request_timeout,
+            (false, true) => options.idle_timeout,
+            (false, false) => options.stall_timeout.min(options.idle_timeout),
+        }
+    }
+
+    fn rest(&self, silence: &mut Pin<Box<Sleep>>) {
+        silence.as_mut().reset(Instant::now() + self.patience());
+    }
+
+    /// One request, from its bytes to its answer or to its place among those in flight. `charge`
+    /// covers the bytes if they are more than a connection's own.
+    async fn take(&mut self, bytes: Bytes, mut charge: Charge) -> Result<(), ConnectionError> {
         if self.client.sasl == Sasl::AgreedBare {
             return self.take_bare_token(&bytes).await;
         }
-        match Frame::decode(bytes).map_err(ConnectionError::Malformed)? {
+        let length = bytes.len();
+        let mut allowance = allowance(length);
+        if self.input.is_stranger {
+            allowance = allowance.min(STRANGER_BYTES_MAX);
+        } else if length > OWN_BYTES {
+            self.admit(&mut charge, length + allowance).await?;
+        }
+        let (frame, spent) = Frame::decode(bytes, allowance).map_err(ConnectionError::Malformed)?;
+        self.input.is_stranger = false;
+        if length > OWN_BYTES {
+            charge.shrink(length + spent);
+        }
+        match frame {
             Frame::Request(header, request) => match *request {
                 Request::Produce(request) => {
-                    let produced = self.call(&header).produce(request).await;
+                    // However short, its bytes wait for the disk.
+                    self.admit(&mut charge, length).await?;
+                    let produced = self.call(&header).produce(request, charge);
                     self.in_flight.push_back(Box::pin(async move {
                         let is_silent = produced.is_silent;
                         let response = produced.settled().await;
@@ -178,7 +220,7 @@ impl Connection {
                 }
                 request => {
                     self.drain().await?;
-                    self.answer(&header, request).await
+                    self.answer(&header, request, charge).await
                 }
             },
             Frame::ApiVersionsUnknown { correlation_id } => {
@@ -191,8 +233,17 @@ impl Connection {
                     client_id: None,
                 };
                 let response = api_versions(ErrorCode::UnsupportedVersion);
-                self.write(encode_response(&header, &response)).await
+                self.write(encode_response(&header, &response).into()).await
             }
+        }
+    }
+
+    /// Waits until `charge` covers so many bytes, or the server stops.
+    async fn admit(&mut self, charge: &mut Charge, bytes: usize) -> Result<(), ConnectionError> {
+        tokio::select! {
+            biased;
+            () = charge.cover(bytes) => Ok(()),
+            () = stopped(&mut self.shutdown) => Err(ConnectionError::Stopped),
         }
     }
 
@@ -204,8 +255,13 @@ impl Connection {
         }
     }
 
-    /// Answers one request unless the client hangs up first.
-    async fn answer(&mut self, header: &Header, request: Request) -> Result<(), ConnectionError> {
+    /// Answers one request unless the client hangs up first. It is charged for until then.
+    async fn answer(
+        &mut self,
+        header: &Header,
+        request: Request,
+        _charge: Charge,
+    ) -> Result<(), ConnectionError> {
         // These may wait for what never comes; everything else waits for the disk alone.
         let may_wait_long = matches!(
             request,
@@ -223,12 +279,12 @@ impl Connection {
             client,
             header,
         };
-        let frame = tokio::select! {
-            frame = call.answer(request) => frame,
+        let answer = tokio::select! {
+            answer = call.answer(request) => answer,
             gone = input.read_ahead() => return gone.map_err(ConnectionError::Io),
             () = stopped(shutdown), if may_wait_long => return Ok(()),
         };
-        self.write(frame).await?;
+        self.write(answer).await?;
         match self.client.sasl {
             Sasl::Refused => Err(ConnectionError::Refused),
             Sasl::NotAsked | Sasl::Agreed | Sasl::AgreedBare | Sasl::Done => Ok(()),
@@ -240,7 +296,7 @@ impl Connection {
         self.client.principal = principal.ok_or(ConnectionError::Refused)?;
         self.client.sasl = Sasl::Done;
         // An empty frame: PLAIN has nothing more to say.
-        self.write(vec![Bytes::from_static(&[0; LENGTH_BYTES])])
+        self.write(vec![Bytes::from_static(&[0; LENGTH_BYTES])].into())
             .await
     }
 
@@ -248,30 +304,35 @@ impl Connection {
     async fn drain(&mut self) -> Result<(), ConnectionError> {
         while !self.in_flight.is_empty() {
             let frame = next(&mut self.in_flight).await;
-            self.write(frame).await?;
+            self.write(frame.into()).await?;
         }
         Ok(())
     }
 
-    async fn write(&mut self, frame: Vec<Bytes>) -> Result<(), ConnectionError> {
-        let written = timeout(
-            self.shared.options.idle_timeout,
-            write_all(&mut self.output, frame),
-        );
-        match written.await {
-            Ok(outcome) => outcome.map_err(ConnectionError::Io),
-            Err(_) => Err(ConnectionError::Stalled),
+    /// Sends all of an answer within the idle time. A client that takes none of it for long is
+    /// closed sooner when its records take the room of others': it fetches them again.
+    async fn write(&mut self, answer: Answer) -> Result<(), ConnectionError> {
+        let (options, pool) = (&self.shared.options, &self.shared.responses);
+        let mut chunks: VecDeque<Bytes> = answer.frame.into();
+        let begun = Instant::now();
+        loop {
+            let written = write_some(&mut self.output, &mut chunks);
+            let is_in_the_way = match timeout(options.stall_timeout, written).await {
+                Ok(Ok(true)) => false,
+                Ok(Ok(false)) => return Ok(()),
+                Ok(Err(error)) => return Err(ConnectionError::Io(error)),
+                Err(_) => answer.charge.is_some() && pool.is_short(),
+            };
+            if is_in_the_way || begun.elapsed() >= options.idle_timeout {
+                return Err(ConnectionError::Stalled);
+            }
         }
     }
 }
 
-fn rest(silence: &mut Pin<Box<Sleep>>, idle: Duration) {
-    silence.as_mut().reset(Instant::now() + idle);
-}
-
 /// The oldest answer in flight, once it is there; it leaves the queue only then, so that this may
 /// be cancelled.
-async fn next(in_flight: &mut VecDeque<Answer>) -> Vec<Bytes> {
+async fn next(in_flight: &mut VecDeque<Settling>) -> Vec<Bytes> {
     match in_flight.front_mut() {
         Some(answer) => {
             let frame = answer.await;
@@ -282,30 +343,29 @@ async fn next(in_flight: &mut VecDeque<Answer>) -> Vec<Bytes> {
     }
 }
 
-async fn write_all(output: &mut OwnedWriteHalf, frame: Vec<Bytes>) -> io::Result<()> {
-    let mut chunks: VecDeque<Bytes> = frame.into();
-    loop {
-        while chunks.front().is_some_and(Bytes::is_empty) {
-            chunks.pop_front();
-        }
-        if chunks.is_empty() {
-            return Ok(());
-        }
-        let slices: Vec<IoSlice<'_>> = chunks
-            .iter()
-            .take(SLICES_MAX)
-            .map(|chunk| IoSlice::new(chunk))
-            .collect();
-        let mut written = output.write_vectored(&slices).await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        for chunk in &mut chunks {
-            let part = written.min(chunk.len());
-            chunk.advance(part);
-            written -= part;
-        }
+/// Writes what the socket takes of `chunks`; false when nothing is left. May be cancelled.
+async fn write_some(output: &mut OwnedWriteHalf, chunks: &mut VecDeque<Bytes>) -> io::Result<bool> {
+    while chunks.front().is_some_and(Bytes::is_empty) {
+        chunks.pop_front();
     }
+    if chunks.is_empty() {
+        return Ok(false);
+    }
+    let slices: Vec<IoSlice<'_>> = chunks
+        .iter()
+        .take(SLICES_MAX)
+        .map(|chunk| IoSlice::new(chunk))
+        .collect();
+    let mut written = output.write_vectored(&slices).await?;
+    if written == 0 {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    for chunk in chunks.iter_mut() {
+        let part = written.min(chunk.len());
+        chunk.advance(part);
+        written -= part;
+    }
+    Ok(true)
 }
 
 /// Returns when the server is told to stop, or is gone.
@@ -318,55 +378,98 @@ pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 struct Input {
     reader: OwnedReadHalf,
     bytes: BytesMut,
+    /// Covers `bytes` beyond [`OWN_BYTES`]; goes on with the frame it was grown for.
+    charge: Charge,
+    /// No valid request has come yet.
+    is_stranger: bool,
     frame_bytes_max: usize,
 }
 
 impl Input {
-    /// The length that the next frame announces.
-    fn length(&self) -> Result<Option<usize>, ConnectionError> {
+    /// Bytes of the next frame, its length included.
+    fn frame_bytes(&self) -> Result<Option<usize>, ConnectionError> {
         let Some(length) = self.bytes.first_chunk::<LENGTH_BYTES>() else {
             return Ok(None);
         };
         let length = i32::from_be_bytes(*length);
+        let length_max = match self.is_stranger {
+            true => self.frame_bytes_max.min(STRANGER_BYTES_MAX - LENGTH_BYTES),
+            false => self.frame_bytes_max,
+        };
         usize::try_from(length)
             .ok()
-            .filter(|length| *length <= self.frame_bytes_max)
-            .map(Some)
-            .ok_or(ConnectionError::FrameLength {
-                length,
-                length_max: self.frame_bytes_max,
-            })
+            .filter(|length| *length <= length_max)
+            .map(|length| Some(LENGTH_BYTES + length))
+            .ok_or(ConnectionError::FrameLength { length, length_max })
     }
 
     /// Takes one whole frame, without its length.
     fn frame(&mut self) -> Result<Option<Bytes>, ConnectionError> {
-        let Some(length) = self.length()? else {
+        let Some(frame) = self
+            .frame_bytes()?
+            .filter(|frame| *frame <= self.bytes.len())
+        else {
             return Ok(None);
         };
-        if self.bytes.len() < LENGTH_BYTES + length {
-            return Ok(None);
-        }
-        self.bytes.advance(LENGTH_BYTES);
-        let frame = self.bytes.split_to(length).freeze();
+        let frame = self.bytes.split_to(frame).freeze().split_off(LENGTH_BYTES);
         if self.bytes.is_empty() {
             self.bytes = BytesMut::new();
         }
         Ok(Some(frame))
     }
 
-    /// Reads what is there; false at the end. May be cancelled.
-    async fn read(&mut self) -> io::Result<bool> {
+    /// The bytes that are to be had together before the next read: a small request's all, a long
+    /// one's as they come.
+    fn room(&self) -> Result<usize, ConnectionError> {
+        let have = self.bytes.len();
+        Ok(match self.frame_bytes()? {
+            None => OWN_BYTES,
+            Some(frame) if frame <= SMALL_FRAME_BYTES => frame.max(OWN_BYTES),
+            Some(frame) => frame.min(READ_BYTES.max(2 * have)),
+        })
+    }
+
+    /// The charge that goes with the frame just taken; what comes next begins with one of its own.
+    fn charge_for(&mut self, budget: &Budget, next: usize) -> Charge {
+        std::mem::replace(&mut self.charge, budget.charge(next))
+    }
+
+    /// What the budget must give before the next read, if it has not.
+    fn lacks(&mut self, budget: &Budget) -> Result<Option<usize>, ConnectionError> {
+        let room = self.room()?;
+        if self.is_stranger || room <= OWN_BYTES {
+            return Ok(None);
+        }
+        if self.charge.is_empty() {
+            let frame = self.frame_bytes()?.unwrap_or(room);
+            self.charge = budget.charge(frame);
+        }
+        Ok((!self.charge.covers(room)).then_some(room))
+    }
+
+    /// Gets what is lacking, or reads; false at the end. May be cancelled.
+    async fn go_on(&mut self, lacks: Option<usize>) -> io::Result<bool> {
+        match lacks {
+            Some(bytes) => {
+                self.charge.cover(bytes).await;
+                Ok(true)
+            }
+            None => {
+                // A frame that cannot be is refused before anything is read on.
+                let room = self.room().unwrap_or(OWN_BYTES);
+                self.read(room).await
+            }
+        }
+    }
+
+    /// Reads what is there, up to `room` bytes in all; false at the end. May be cancelled.
+    async fn read(&mut self, room: usize) -> io::Result<bool> {
         loop {
             self.reader.readable().await?;
-            let have = self.bytes.len();
-            // A long frame's room doubles as its bytes come, up to its end.
-            let short = match self.length() {
-                Ok(Some(length)) => (LENGTH_BYTES + length).saturating_sub(have),
-                Ok(None) | Err(_) => 0,
-            };
-            let room = short.clamp(READ_BYTES_MIN, READ_BYTES_MAX.max(have));
-            self.bytes.reserve(room);
-            match self.reader.try_read_buf(&mut self.bytes) {
+            let more = room.saturating_sub(self.bytes.len()).max(1);
+            self.bytes.reserve(more);
+            // The buffer may have more room than was asked for.
+            match self.reader.try_read_buf(&mut (&mut self.bytes).limit(more)) {
                 Ok(count) => return Ok(count > 0),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
@@ -374,10 +477,10 @@ impl Input {
         }
     }
 
-    /// Returns when the client has hung up. Reads on within bounds, so as to notice.
+    /// Returns when the client has hung up. Reads on within what is its own, so as to notice.
     async fn read_ahead(&mut self) -> io::Result<()> {
-        while self.bytes.len() < READ_AHEAD_BYTES_MAX {
-            if !self.read().await? {
+        while self.bytes.len() < OWN_BYTES {
+            if !self.read(OWN_BYTES).await? {
                 return Ok(());
             }
         }

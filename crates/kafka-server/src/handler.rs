@@ -27,6 +27,7 @@ use headwater_commitlog::{
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::api::{Header, Request, encode_response};
+use crate::budget::{Budget, Charge, Pool};
 use crate::error_code::ErrorCode;
 use crate::groups::Groups;
 use crate::host::{Action, Host, Principal};
@@ -34,9 +35,9 @@ use crate::options::Options;
 use crate::waiters::Waiters;
 use crate::wire::{Text, Wire};
 
-/// KiB of Produce requests that may wait for the disk at once, over all connections. A single
-/// request may be longer; it then waits for the whole of it and goes alone.
-pub(crate) const PRODUCE_KIB_MAX: u32 = 128 << 10;
+/// Requests that read the disk at once: enough for a disk's queue, few enough that their threads
+/// cost nothing. A disk that answers none of them holds up fetches, and nothing else.
+pub(crate) const READS_MAX: usize = 16;
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -45,8 +46,12 @@ pub(crate) struct Shared {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) groups: Groups,
     pub(crate) waiters: Waiters,
-    /// KiB of Produce requests that may wait for the disk at once.
-    pub(crate) produce_kib: Arc<Semaphore>,
+    /// Bytes of requests, from the first that comes until they are answered.
+    pub(crate) requests: Budget,
+    /// Bytes of fetched records, from before they are read until they are sent.
+    pub(crate) responses: Pool,
+    /// Turns at reading the disk.
+    pub(crate) reads: Arc<Semaphore>,
 }
 
 /// Who is at the other end.
@@ -66,17 +71,44 @@ pub(crate) struct Call<'a> {
     pub(crate) header: &'a Header,
 }
 
+/// A frame that is ready to send, with what it is charged for until it is sent.
+pub(crate) struct Answer {
+    pub(crate) frame: Vec<Bytes>,
+    pub(crate) charge: Option<Charge>,
+}
+
+impl From<Vec<Bytes>> for Answer {
+    fn from(frame: Vec<Bytes>) -> Self {
+        Self {
+            frame,
+            charge: None,
+        }
+    }
+}
+
 impl Call<'_> {
-    /// Answers every request but Produce, which has its own way (`produce`). The frame is ready to
-    /// send.
-    pub(crate) async fn answer(&mut self, request: Request) -> Vec<Bytes> {
+    /// Answers every request but Produce, which has its own way (`produce`).
+    pub(crate) async fn answer(&mut self, request: Request) -> Answer {
+        match request {
+            Request::Fetch(request) => {
+                let (response, charge) = self.fetch(request).await;
+                Answer {
+                    frame: self.encode(&response),
+                    charge,
+                }
+            }
+            other => self.answer_briefly(other).await.into(),
+        }
+    }
+
+    async fn answer_briefly(&mut self, request: Request) -> Vec<Bytes> {
         match request {
             Request::Produce(request) => {
-                let produced = self.produce(request).await;
-                self.encode(&produced.settled().await)
+                let uncharged = self.shared.requests.charge(0);
+                self.encode(&self.produce(request, uncharged).settled().await)
             }
-            Request::Fetch(request) => self.encode(&self.fetch(request).await),
-            Request::ListOffsets(request) => self.encode(&self.list_offsets(request)),
+            Request::Fetch(request) => self.encode(&self.fetch(request).await.0),
+            Request::ListOffsets(request) => self.encode(&self.list_offsets(request).await),
             Request::Metadata(request) => self.encode(&self.metadata(request).await),
             Request::OffsetCommit(request) => self.encode(&self.offset_commit(request).await),
             Request::OffsetFetch(request) => self.encode(&self.offset_fetch(request)),
@@ -122,7 +154,11 @@ impl Call<'_> {
     }
 
     fn allows(&self, action: Action<'_>) -> bool {
-        self.shared.host.allows(&self.client.principal, action)
+        match action {
+            // What lies there is not made for clients, and not owed to them.
+            Action::ReadTopic(name) | Action::WriteTopic(name) if is_internal(name) => false,
+            action => self.shared.host.allows(&self.client.principal, action),
+        }
     }
 
     /// The partition that a client may read or describe.
@@ -168,6 +204,27 @@ fn sentence(error: &dyn std::error::Error) -> Text {
 }
 
 impl Shared {
+    /// Runs `work`, which may wait for the disk, on a thread that may; `None` when the runtime ends.
+    async fn off_runtime<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        // Nobody closes the semaphore.
+        let turn = Arc::clone(&self.reads).acquire_owned().await.ok()?;
+        let done = tokio::task::spawn_blocking(move || {
+            // Held by the work and not by its asker: a read goes on when the client has gone.
+            let _turn = turn;
+            work()
+        });
+        match done.await {
+            Ok(value) => Some(value),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => None,
+            },
+        }
+    }
+
     /// Commits one step and waits until it is on disk.
     async fn administer(&self, admin: Admin) -> Result<Receipt, CommitError> {
         let (sender, receiver) = oneshot::channel();

@@ -5,8 +5,9 @@
 //! announced and not served. How records are stored is `headwater_commitlog`'s.
 //! Calls: `headwater_commitlog`, and the program around it through [`Host`].
 //! Holds: a Produce answer (acks 1, all), an OffsetCommit answer and a SyncGroup answer go out after
-//! what they promise is on disk; no request makes us allocate by a number it announces; what is
-//! wrong with one connection ends that connection.
+//! what they promise is on disk; no request makes us allocate by a number it announces, and all
+//! requests and fetched records together stay within a budget; no thread of the runtime waits for
+//! the disk; what is wrong with one connection ends that connection.
 //!
 //! ```text
 //! connection ──frame──▶ api ──Request──▶ handler ──▶ commitlog
@@ -15,6 +16,7 @@
 //! ```
 
 mod api;
+mod budget;
 mod connection;
 mod error_code;
 mod group;
@@ -33,7 +35,7 @@ pub use group::row::RowError;
 pub use host::{Action, Alone, Done, Host, Principal};
 pub use options::{GroupLimits, Options};
 pub use server::KafkaServer;
-pub use view::{GroupState, GroupView, MemberView, OffsetView};
+pub use view::{GroupState, GroupView, MemberView, Memory, OffsetView};
 pub use wire::DecodeError;
 
 /// What [`headwater_commitlog::Log::on_advance`] takes.
@@ -49,5 +51,6 @@ pub enum StartError {
 /// Decodes one frame without its length and forgets it: what fuzzing and the curious need of the
 /// decoders. Total: any bytes give an answer, within memory bounded by their number.
 pub fn check_frame(bytes: bytes::Bytes) -> Result<(), DecodeError> {
-    api::Frame::decode(bytes).map(drop)
+    let allowance = wire::allowance(bytes.len());
+    api::Frame::decode(bytes, allowance).map(drop)
 }

@@ -25,6 +25,15 @@ pub struct Options {
     pub partitions_max: u32,
     /// Longest request taken, in bytes. Default 100 MiB, as Kafka's `socket.request.max.bytes`.
     pub frame_bytes_max: usize,
+    /// Bytes of requests that come, wait or are worked on, over all connections: their frames and
+    /// what their arrays cost decoded. Who finds no room waits unread. A quarter is for requests of
+    /// up to 64 KiB. Default 256 MiB: two requests of the longest kind beside many ordinary ones.
+    /// One request in each part may go beyond it, and each connection has 4 KiB of its own.
+    pub requests_bytes_max: usize,
+    /// Bytes of fetched records on their way to clients, over all connections. Each Fetch is given
+    /// a part of what is left of it, so that many slow clients get little instead of nothing.
+    /// Default 256 MiB.
+    pub responses_bytes_max: usize,
     /// Longest Fetch response built, in bytes of records. Default 55 MiB, as Kafka's
     /// `fetch.max.bytes` on brokers.
     pub fetch_bytes_max: usize,
@@ -34,8 +43,12 @@ pub struct Options {
     pub requests_in_flight_max: usize,
     /// A connection that sends nothing for so long is closed. Default 10 min.
     pub idle_timeout: Duration,
-    /// A new connection's first request must be whole after so long. Default 30 s.
+    /// A new connection's first request must be whole after so long, and has at most 64 KiB.
+    /// Default 5 s.
     pub first_request_timeout: Duration,
+    /// A client that has begun a request and sends none of the rest for so long is closed; so is
+    /// one that takes none of its response for so long while others wait for room. Default 30 s.
+    pub stall_timeout: Duration,
     /// The log's own defaults as far as they differ from Kafka's; told in DescribeConfigs.
     pub topic_defaults: TopicConfig,
     /// What groups and their members may cost.
@@ -52,11 +65,14 @@ impl Default for Options {
             partitions: 4,
             partitions_max: 10_000,
             frame_bytes_max: 100 << 20,
+            requests_bytes_max: 256 << 20,
+            responses_bytes_max: 256 << 20,
             fetch_bytes_max: 55 << 20,
             connections_max: 10_000,
             requests_in_flight_max: 16,
             idle_timeout: Duration::from_secs(600),
-            first_request_timeout: Duration::from_secs(30),
+            first_request_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(30),
             topic_defaults: TopicConfig::default(),
             groups: GroupLimits::default(),
         }

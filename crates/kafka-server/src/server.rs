@@ -12,12 +12,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{error, warn};
 
+use crate::budget::{Budget, Pool};
 use crate::connection;
 use crate::groups::Groups;
-use crate::handler::{PRODUCE_KIB_MAX, Shared};
+use crate::handler::{READS_MAX, Shared};
 use crate::waiters::Waiters;
 use crate::wire::Text;
-use crate::{Advanced, ErrorCode, GroupView, Host, Options, StartError};
+use crate::{Advanced, ErrorCode, GroupView, Host, Memory, Options, StartError};
 
 /// After a failed accept (no descriptor left, most likely) connections get so long to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -33,15 +34,17 @@ impl KafkaServer {
     pub fn new(log: Log, options: Options, host: Arc<dyn Host>) -> Result<Arc<Self>, StartError> {
         let groups = Groups::restore(log.clone(), &options.groups).map_err(StartError::Groups)?;
         let connections = Arc::new(Semaphore::new(options.connections_max));
+        let requests = Budget::new(options.requests_bytes_max);
+        let responses = Pool::new(options.responses_bytes_max);
         let shared = Shared {
             log,
             options,
             host,
             groups,
             waiters: Waiters::default(),
-            produce_kib: Arc::new(Semaphore::new(
-                usize::try_from(PRODUCE_KIB_MAX).unwrap_or(usize::MAX),
-            )),
+            requests,
+            responses,
+            reads: Arc::new(Semaphore::new(READS_MAX)),
         };
         Ok(Arc::new(Self {
             shared: Arc::new(shared),
@@ -115,6 +118,15 @@ impl KafkaServer {
                 server.advanced(partitions);
             }
         })
+    }
+
+    /// What requests and responses hold right now, of [`Options::requests_bytes_max`] and
+    /// [`Options::responses_bytes_max`].
+    pub fn memory(&self) -> Memory {
+        Memory {
+            requests_bytes: self.shared.requests.held(),
+            responses_bytes: self.shared.responses.held(),
+        }
     }
 
     /// Deletes a group without members, its offsets with it, as DeleteGroups does; on disk when this

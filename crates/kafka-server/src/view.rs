@@ -67,3 +67,12 @@ impl OffsetView {
         self.high_watermark.saturating_sub(self.committed)
     }
 }
+
+/// Bytes of memory, over all connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Memory {
+    /// Requests that come, wait or are worked on.
+    pub requests_bytes: usize,
+    /// Fetched records on their way to clients.
+    pub responses_bytes: usize,
+}

@@ -3,15 +3,15 @@
 //! For: every field of every message; the field's form (compact or not) follows from whether the
 //! message's version is flexible, so that a message is declared once for all its versions.
 //! Not for: which fields a message has (`message`), nor frames and sockets (`connection`).
-//! Holds: decoding a frame never costs more memory than `ALLOWANCE_FACTOR` times its length plus
-//! `ALLOWANCE_FLOOR`, whatever counts it announces.
+//! Holds: decoding a frame never costs more memory than its [`allowance`], whatever counts it
+//! announces.
 
 mod reader;
 mod text;
 mod writer;
 
 pub use reader::DecodeError;
-pub(crate) use reader::Reader;
+pub(crate) use reader::{Reader, allowance};
 pub(crate) use text::Text;
 pub(crate) use writer::Writer;
 

@@ -28,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) durability: Durability,
     pub(crate) listeners: Listeners,
     pub(crate) mqtt: Mqtt,
+    pub(crate) kafka: Kafka,
     pub(crate) log: Log,
     pub(crate) store: Store,
     /// MQTT to log, in file order, the first match wins.
@@ -180,6 +181,33 @@ impl Default for Mqtt {
     }
 }
 
+/// `[kafka]`: what Kafka clients may cost.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Kafka {
+    /// Longest request taken, 64 KiB to 1 GiB. Default 100 MiB.
+    pub(crate) frame_bytes_max: ByteSize,
+    /// Bytes of requests in memory over all connections, from 1 MiB on; who finds no room waits.
+    /// A quarter is kept for requests of up to 64 KiB. Default 256 MiB.
+    pub(crate) requests_bytes_max: ByteSize,
+    /// Bytes of fetched records on their way to clients, over all connections, from 1 MiB on.
+    /// Default 256 MiB.
+    pub(crate) responses_bytes_max: ByteSize,
+    /// Connections held at once; beyond it a new one is closed at once. Default 10,000.
+    pub(crate) connections_max: usize,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: ByteSize(100 << 20),
+            requests_bytes_max: ByteSize(256 << 20),
+            responses_bytes_max: ByteSize(256 << 20),
+            connections_max: 10_000,
+        }
+    }
+}
+
 /// Where an arrow's end lives.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -272,6 +300,7 @@ impl Default for Config {
             durability: Durability::Sync,
             listeners: Listeners::default(),
             mqtt: Mqtt::default(),
+            kafka: Kafka::default(),
             log: Log::default(),
             store: Store::default(),
             route: Vec::new(),
@@ -317,6 +346,17 @@ impl Config {
                 "mqtt.receive_maximum",
                 "0 would let nobody publish; take 1..=65535".to_owned(),
             );
+        }
+        if !(64 << 10..=1 << 30).contains(&self.kafka.frame_bytes_max.0) {
+            wrong("kafka.frame_bytes_max", "not in 64 KiB..=1 GiB".to_owned());
+        }
+        for (key, size) in [
+            ("kafka.requests_bytes_max", self.kafka.requests_bytes_max),
+            ("kafka.responses_bytes_max", self.kafka.responses_bytes_max),
+        ] {
+            if size.0 < 1 << 20 {
+                wrong(key, "less than 1 MiB".to_owned());
+            }
         }
         if !(1..=1000).contains(&self.log.partitions) {
             wrong(

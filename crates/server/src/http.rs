@@ -260,6 +260,10 @@ impl System for Running {
     fn create_topic(&self, wish: &CreateTopic) -> Result<TopicInfo, Refusal> {
         let mut config = TopicConfig::default();
         for (key, value) in &wish.config {
+            if key == TopicConfig::CLEANUP_POLICY && value.contains("compact") {
+                let sentence = "compaction is not built yet; take cleanup.policy=delete";
+                return Err(Refusal::new(RefusalKind::BadRequest, sentence));
+            }
             config
                 .set(key, value)
                 .map_err(|error| commit_refusal(&CommitError::InvalidConfig(error)))?;

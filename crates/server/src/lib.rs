@@ -16,6 +16,7 @@ mod config;
 mod data_dir;
 mod flows;
 mod http;
+mod kafka;
 mod listen;
 mod mqtt;
 mod serve;

@@ -41,6 +41,7 @@ use crate::flows::delivers::{DeliverCounters, Delivers, beginnings};
 use crate::flows::sinks::{SinkCounters, Sinks};
 use crate::flows::{Current, Signal};
 use crate::http::Running;
+use crate::kafka;
 use crate::listen::{Door, bind};
 use crate::mqtt::commits::TopicRules;
 use crate::mqtt::{Internal, Mqtt, Setup, accept};
@@ -166,8 +167,8 @@ impl House {
         let _inside = runtime.enter();
         let kafka = KafkaServer::new(
             log.clone(),
-            kafka_options(&config, dir)?,
-            Arc::new(KafkaHost(Arc::clone(&mqtt.common.retirements))),
+            kafka::options(&config, dir)?,
+            Arc::new(kafka::Retiring(Arc::clone(&mqtt.common.retirements))),
         )?;
         let signals = Signals::default();
         let running = Arc::new(Running {
@@ -389,7 +390,7 @@ fn bind_doors(config: &Config) -> anyhow::Result<Vec<Door>> {
     Ok(doors)
 }
 
-fn log_options(config: &Config, dir: &Path) -> Options {
+pub(crate) fn log_options(config: &Config, dir: &Path) -> Options {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let mut options = Options::new(dir);
     options.durability = match config.durability {
@@ -437,48 +438,8 @@ fn shards(config: &Config) -> usize {
     }
 }
 
-/// The cluster's name is made once and stays with the data.
-fn kafka_options(config: &Config, dir: &Path) -> anyhow::Result<headwater_kafka_server::Options> {
-    let path = dir.join("cluster.id");
-    let cluster_id = match std::fs::read_to_string(&path) {
-        Ok(id) => id.trim().to_owned(),
-        Err(_) => {
-            let id = uuid::Uuid::new_v4().simple().to_string();
-            std::fs::write(&path, &id).with_context(|| path.display().to_string())?;
-            id
-        }
-    };
-    Ok(headwater_kafka_server::Options {
-        cluster_id,
-        auto_create: config.log.auto_create,
-        partitions: config.log.partitions,
-        topic_defaults: topic_defaults(config)?,
-        ..headwater_kafka_server::Options::default()
-    })
-}
-
 /// Of the internal topics.
 const INTERNAL_SEGMENT_BYTES: &str = "16777216";
-
-/// `[log]`'s settings by Kafka's names: what DescribeConfigs tells of a topic that says nothing.
-fn topic_defaults(config: &Config) -> anyhow::Result<TopicConfig> {
-    let options = log_options(config, Path::new(""));
-    let defaults = TopicConfig::default()
-        .with(TopicConfig::RETENTION_MS, &options.retention_ms.to_string())?
-        .with(
-            TopicConfig::RETENTION_BYTES,
-            &options.retention_bytes.to_string(),
-        )?
-        .with(
-            TopicConfig::SEGMENT_BYTES,
-            &options.segment_bytes.to_string(),
-        )?
-        .with(
-            TopicConfig::MAX_MESSAGE_BYTES,
-            &options.message_bytes_max.to_string(),
-        )?;
-    Ok(defaults)
-}
 
 /// Makes a topic that is not there, and gives its first partition.
 fn make_topic(log: &Log, name: &str, partitions: u32) -> anyhow::Result<PartitionId> {
@@ -523,17 +484,4 @@ fn write_ready_file(path: &Path, bound: &[(&'static str, SocketAddr)]) -> anyhow
     std::fs::write(&partial, serde_json::Value::Object(all).to_string())
         .and_then(|()| std::fs::rename(&partial, path))
         .with_context(|| format!("--ready-file {}", path.display()))
-}
-
-/// What Kafka clients remove goes through the retirements, so that no session loses it.
-struct KafkaHost(Arc<crate::mqtt::retire::Retirements>);
-
-impl headwater_kafka_server::Host for KafkaHost {
-    fn trim(&self, partition: PartitionId, before: u64, done: headwater_kafka_server::Done) {
-        self.0.trim(partition, before, done);
-    }
-
-    fn delete_topic(&self, name: &str, done: headwater_kafka_server::Done) {
-        self.0.delete_topic(name, done);
-    }
 }

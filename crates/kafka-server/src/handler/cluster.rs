@@ -69,9 +69,10 @@ impl Call<'_> {
         match wanted {
             None => {
                 let view = self.shared.log.topics();
-                let allowed = view
-                    .iter()
-                    .filter(|topic| self.allows(Action::DescribeTopic(&topic.name)));
+                // The system's own topics are shown to who knows their names.
+                let allowed = view.iter().filter(|topic| {
+                    !topic.is_internal() && self.allows(Action::DescribeTopic(&topic.name))
+                });
                 topics.extend(allowed.map(|topic| self.describe_topic(topic)));
             }
             Some(wanted) => {

@@ -2,8 +2,8 @@
 
 use headwater_commitlog::{Admin, TopicConfig};
 
-use super::topics::{Refusal, SOURCE_TOPIC, refusal};
-use super::{Call, is_internal, sentence};
+use super::topics::{Refusal, SOURCE_TOPIC, refusal, set};
+use super::{Call, is_internal};
 use crate::error_code::ErrorCode;
 use crate::host::Action;
 use crate::message::{
@@ -209,9 +209,7 @@ impl Call<'_> {
 fn apply(config: &mut TopicConfig, change: &AlterableConfig) -> Result<(), Refusal> {
     let invalid = |message| Err((ErrorCode::InvalidConfig, Text::from(message)));
     match (change.operation, &change.value) {
-        (OPERATION_SET, Some(value)) => config
-            .set(&change.name, value)
-            .map_err(|error| (ErrorCode::InvalidConfig, sentence(&error))),
+        (OPERATION_SET, Some(value)) => set(config, &change.name, value),
         (OPERATION_SET, None) => invalid("a setting has no value"),
         (OPERATION_DELETE, _) => {
             config.unset(&change.name);

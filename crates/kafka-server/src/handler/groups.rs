@@ -22,7 +22,7 @@ use crate::message::{
     OffsetFetchedTopic, PartitionOutcome, SyncGroupRequest, SyncGroupResponse,
 };
 use crate::view::GroupState;
-use crate::wire::{Reader, Text, Wire};
+use crate::wire::{Reader, Text, Wire, allowance};
 
 /// What a group that is not there is called.
 const DEAD: &str = "Dead";
@@ -486,7 +486,9 @@ fn fetched(index: i32, committed: Option<Committed>) -> OffsetFetched {
 /// topics (the consumers' embedded protocol). Other kinds of groups own their offsets wholly.
 fn subscribes(group: &Description, topic: &Text) -> bool {
     group.members.iter().any(|member| {
-        let mut reader = Reader::new(member.subscription.clone());
+        let bytes = member.subscription.clone();
+        let allowance = allowance(bytes.len());
+        let mut reader = Reader::new(bytes, allowance);
         let topics = reader.i16().and_then(|_| Vec::<Text>::decode(&mut reader));
         topics.map_or(true, |topics| topics.contains(topic))
     })

@@ -19,22 +19,22 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 
 impl Call<'_> {
-    pub(super) fn list_offsets(&self, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    pub(super) async fn list_offsets(&self, request: ListOffsetsRequest) -> ListOffsetsResponse {
         let topics = self.shared.log.topics();
         let mut response = ListOffsetsResponse::default();
         for topic in request.topics {
-            let listed = topic.partitions.iter().map(|wanted| {
-                let found = self.list_offset(&topics, &topic.name, wanted);
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for wanted in &topic.partitions {
+                let found = self.list_offset(&topics, &topic.name, wanted).await;
                 let (offset, timestamp) = found.unwrap_or((-1, -1));
-                ListedOffset {
+                partitions.push(ListedOffset {
                     index: wanted.index,
                     error: found.err().unwrap_or_default(),
                     timestamp,
                     offset,
                     leader_epoch: if offset < 0 { -1 } else { LEADER_EPOCH },
-                }
-            });
-            let partitions = listed.collect();
+                });
+            }
             response.topics.push(ListedOffsetsTopic {
                 name: topic.name,
                 partitions,
@@ -44,7 +44,7 @@ impl Call<'_> {
     }
 
     /// Offset and timestamp; -1 for what is not there.
-    fn list_offset(
+    async fn list_offset(
         &self,
         topics: &Topics,
         name: &str,
@@ -54,12 +54,17 @@ impl Call<'_> {
         if wanted.current_leader_epoch > LEADER_EPOCH {
             return Err(ErrorCode::UnknownLeaderEpoch);
         }
-        let found = match wanted.timestamp {
+        let timestamp = wanted.timestamp;
+        match timestamp {
             LATEST => return Ok((signed(partition.high_watermark()), -1)),
             EARLIEST => return Ok((signed(partition.log_start_offset()), -1)),
+            _ => {}
+        }
+        let looked = self.shared.off_runtime(move || match timestamp {
             MAX_TIMESTAMP => partition.max_timestamp(),
             timestamp => partition.offset_for_time(timestamp),
-        };
+        });
+        let found = looked.await.ok_or(ErrorCode::KafkaStorageError)?;
         let found = found.map_err(|error| ErrorCode::from(&error))?;
         Ok(found.map_or((-1, -1), |(offset, timestamp)| (signed(offset), timestamp)))
     }

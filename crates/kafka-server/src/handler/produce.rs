@@ -9,7 +9,8 @@ use headwater_commitlog::{
 use smallvec::smallvec;
 use tokio::sync::oneshot;
 
-use super::{Call, PRODUCE_KIB_MAX, is_internal, sentence, signed};
+use super::{Call, sentence, signed};
+use crate::budget::Charge;
 use crate::error_code::ErrorCode;
 use crate::host::Action;
 use crate::message::{
@@ -74,11 +75,12 @@ fn settle(answer: &mut ProducedPartition, outcome: &Result<Receipt, CommitError>
 }
 
 impl Call<'_> {
-    /// Checks what was sent, here and not on the committer's thread, and hands it to the log.
-    pub(crate) async fn produce(&self, request: ProduceRequest) -> Produced {
+    /// Checks what was sent, here and not on the committer's thread, and hands it to the log, with
+    /// what the request is charged for: the log holds its bytes until it has answered.
+    pub(crate) fn produce(&self, request: ProduceRequest, charge: Charge) -> Produced {
         let topics = self.shared.log.topics();
         let mut response = ProduceResponse::default();
-        let (mut places, mut units, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut places, mut units) = (Vec::new(), Vec::new());
         for topic in request.topics {
             let mut answers = Vec::with_capacity(topic.partitions.len());
             for data in topic.partitions {
@@ -89,7 +91,6 @@ impl Call<'_> {
                 match self.check(&topics, request.acks, &topic.name, data) {
                     Ok((partition, batches)) => {
                         for batch in batches {
-                            bytes += batch.as_bytes().len();
                             let place = (response.topics.len(), answers.len());
                             places.push((place.0, place.1, Arc::clone(&partition)));
                             units.push(append(&partition, batch));
@@ -107,7 +108,7 @@ impl Call<'_> {
                 partitions: answers,
             });
         }
-        let outcomes = self.submit(units, bytes).await;
+        let outcomes = self.submit(units, charge);
         Produced {
             response,
             units: places,
@@ -126,9 +127,6 @@ impl Call<'_> {
         if !(-1..=1).contains(&acks) {
             return Err((ErrorCode::InvalidRequiredAcks, None));
         }
-        if is_internal(name) {
-            return Err((ErrorCode::InvalidTopic, None));
-        }
         let partition = self
             .partition(topics, Action::WriteTopic(name), name, data.index)
             .map_err(|error| (error, None))?;
@@ -140,19 +138,15 @@ impl Call<'_> {
         Ok((partition, batches))
     }
 
-    /// Waits until there is room for so many bytes, then hands the units over, in order.
-    async fn submit(&self, units: Vec<Unit>, bytes: usize) -> Option<oneshot::Receiver<Outcomes>> {
+    fn submit(&self, units: Vec<Unit>, charge: Charge) -> Option<oneshot::Receiver<Outcomes>> {
         if units.is_empty() {
             return None;
         }
-        let semaphore = Arc::clone(&self.shared.produce_kib);
-        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
-        let room = semaphore.acquire_many_owned(kib.min(PRODUCE_KIB_MAX)).await;
         let (sender, receiver) = oneshot::channel();
         self.shared.log.submit(
             units,
             Box::new(move |outcomes| {
-                drop(room);
+                drop(charge);
                 // Whoever hung up in the meantime needs no answer.
                 drop(sender.send(outcomes));
             }),

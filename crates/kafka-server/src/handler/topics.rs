@@ -128,9 +128,7 @@ impl Call<'_> {
             let Some(value) = &entry.value else {
                 return refuse(ErrorCode::InvalidConfig, "a setting has no value");
             };
-            config
-                .set(&entry.name, value)
-                .map_err(|error| (ErrorCode::InvalidConfig, sentence(&error)))?;
+            set(&mut config, &entry.name, value)?;
         }
         Ok((partitions, config))
     }
@@ -273,6 +271,19 @@ impl Call<'_> {
             .map(drop)
             .map_err(|error| refusal(&error))
     }
+}
+
+/// Sets one entry of a topic's settings. What would not be carried out is refused: a topic that
+/// its owner believes to be compacted grows for ever.
+pub(super) fn set(config: &mut TopicConfig, name: &str, value: &str) -> Result<(), Refusal> {
+    if name == TopicConfig::CLEANUP_POLICY && value.contains("compact") {
+        let message = "compaction is not built yet; take cleanup.policy=delete, with \
+                       retention.ms=-1 to keep every record";
+        return Err((ErrorCode::InvalidConfig, message.into()));
+    }
+    config
+        .set(name, value)
+        .map_err(|error| (ErrorCode::InvalidConfig, sentence(&error)))
 }
 
 pub(super) fn refusal(error: &CommitError) -> Refusal {

@@ -37,7 +37,7 @@ where
         let mut again = bytes::BytesMut::new();
         theirs.encode(&mut again, version).unwrap();
         assert_eq!(again, wire, "{key:?} {version}: {theirs:?}");
-        let mut reader = Reader::new(wire.clone());
+        let mut reader = Reader::new(wire.clone(), usize::MAX);
         reader.set_version(version, key.is_flexible(version));
         let back = Ours::decode(&mut reader)
             .unwrap_or_else(|error| panic!("{key:?} {version}: {error}\n{ours:?}"));

@@ -8,10 +8,21 @@ use super::{Text, Wire};
 /// Decoded arrays may cost this many bytes for each byte of the frame: the fields of a struct are
 /// wider than their bytes on the wire, a text by up to 32 times, but frames are mostly text and
 /// records, which are slices and cost nothing.
-pub(crate) const ALLOWANCE_FACTOR: usize = 4;
+const ALLOWANCE_FACTOR: usize = 4;
 
 /// And this many bytes more, so that a short frame may hold a few wide structs.
-pub(crate) const ALLOWANCE_FLOOR: usize = 64 << 10;
+const ALLOWANCE_FLOOR: usize = 64 << 10;
+
+/// What a long frame's arrays may cost in all: far more than a node's 10,000 partitions take.
+const ALLOWANCE_MAX: usize = 16 << 20;
+
+/// Bytes that the decoded arrays of a frame of `frame` bytes may cost at the most.
+pub(crate) fn allowance(frame: usize) -> usize {
+    frame
+        .saturating_mul(ALLOWANCE_FACTOR)
+        .saturating_add(ALLOWANCE_FLOOR)
+        .min(ALLOWANCE_MAX)
+}
 
 /// Why bytes from the peer are not the request they claim to be.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -43,22 +54,28 @@ pub(crate) struct Reader {
     version: i16,
     flexible: bool,
     frame: usize,
+    /// What arrays may still cost, and have cost.
     allowance: usize,
+    spent: usize,
 }
 
 impl Reader {
-    pub(crate) fn new(bytes: Bytes) -> Self {
+    /// Over one frame, whose arrays may cost `allowance` bytes.
+    pub(crate) fn new(bytes: Bytes, allowance: usize) -> Self {
         let frame = bytes.len();
-        let allowance = frame
-            .saturating_mul(ALLOWANCE_FACTOR)
-            .saturating_add(ALLOWANCE_FLOOR);
         Self {
             bytes,
             version: 0,
             flexible: false,
             frame,
             allowance,
+            spent: 0,
         }
+    }
+
+    /// Bytes that the arrays have cost.
+    pub(crate) fn spent(&self) -> usize {
+        self.spent
     }
 
     /// From here on the fields are those of `version`, in compact forms if it is `flexible`.
@@ -174,6 +191,7 @@ impl Reader {
             .allowance
             .checked_sub(cost)
             .ok_or(DecodeError::Allowance { frame: self.frame })?;
+        self.spent += cost;
         let mut elements = Vec::with_capacity(count);
         for _ in 0..count {
             elements.push(T::decode(self)?);

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::*;
 
 fn reader(bytes: &'static [u8], flexible: bool) -> Reader {
-    let mut reader = Reader::new(Bytes::from_static(bytes));
+    let mut reader = Reader::new(Bytes::from_static(bytes), 0);
     reader.set_version(0, flexible);
     reader
 }

@@ -8,10 +8,14 @@
     reason = "tests: clippy.toml's leave ends at the functions that carry #[test]"
 )]
 
+mod disk;
+mod memory;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_commitlog::{Admin, Log, TopicConfig, Unit, fs::RealFs};
+use headwater_commitlog::fs::{Fs, RealFs};
+use headwater_commitlog::{Admin, Log, TopicConfig, Unit};
 use headwater_kafka_server::{Alone, GroupState, KafkaServer, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,13 +41,12 @@ impl Running {
     }
 
     async fn start_in(dir: tempfile::TempDir) -> Self {
-        let options = headwater_commitlog::Options::new(dir.path());
-        let log = Log::open(Arc::new(RealFs), options).unwrap();
+        Self::start_with(dir, Arc::new(RealFs), options()).await
+    }
+
+    async fn start_with(dir: tempfile::TempDir, fs: Arc<dyn Fs>, options: Options) -> Self {
+        let log = Log::open(fs, headwater_commitlog::Options::new(dir.path())).unwrap();
         let host = Arc::new(Alone(log.clone()));
-        let options = Options {
-            frame_bytes_max: 1 << 20,
-            ..Options::default()
-        };
         let server = KafkaServer::new(log.clone(), options, host).unwrap();
         log.on_advance(server.advanced_hook());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -90,6 +93,13 @@ impl Running {
     }
 }
 
+fn options() -> Options {
+    Options {
+        frame_bytes_max: 1 << 20,
+        ..Options::default()
+    }
+}
+
 struct Client(TcpStream);
 
 impl Client {
@@ -132,14 +142,32 @@ impl Client {
 
 /// One batch v2 with one record: value "hi", no key, no headers, timestamp 1.
 fn batch() -> Vec<u8> {
+    batch_of(b"hi")
+}
+
+/// A zigzag varint of a number that is not negative.
+fn varint(number: usize) -> Vec<u8> {
+    let mut left = number << 1;
+    let mut bytes = Vec::new();
+    while left >= 0x80 {
+        bytes.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    bytes.push(left as u8);
+    bytes
+}
+
+/// As [`batch`], with another value.
+fn batch_of(value: &[u8]) -> Vec<u8> {
     // attributes, last offset delta 0, base and max timestamp 1, no producer, one record.
     let mut covered = vec![0, 0, 0, 0, 0, 0];
     covered.extend([0, 0, 0, 0, 0, 0, 0, 1]);
     covered.extend([0, 0, 0, 0, 0, 0, 0, 1]);
     covered.extend([0xff; 8 + 2 + 4]);
     covered.extend([0, 0, 0, 1]);
-    // Record of 8 bytes: attributes, deltas 0 0, key -1, value 2 "hi", no headers; zigzag varints.
-    covered.extend([16, 0, 0, 0, 1, 4, b'h', b'i', 0]);
+    // The record's length, then attributes, deltas 0 0, key -1, value, no headers.
+    let record = [&[0, 0, 0, 1][..], &varint(value.len()), value, &[0]].concat();
+    covered.extend([&varint(record.len()), &record[..]].concat());
     let mut batch = vec![0; 8];
     batch.extend((9 + covered.len() as u32).to_be_bytes());
     batch.extend([0, 0, 0, 0, 2]);
@@ -162,9 +190,15 @@ fn produce(acks: i16, records: &[u8]) -> Vec<u8> {
 
 /// Fetch 4 of partition 0 of "t" from `offset`, at least one byte, waiting `wait_ms`.
 fn fetch(offset: u64, wait_ms: u32) -> Vec<u8> {
+    fetch_min(offset, wait_ms, 1)
+}
+
+/// As [`fetch`], for at least `bytes_min`.
+fn fetch_min(offset: u64, wait_ms: u32, bytes_min: u32) -> Vec<u8> {
     let mut body = vec![0xff; 4];
     body.extend(wait_ms.to_be_bytes());
-    body.extend([0, 0, 0, 1, 0, 0x10, 0, 0, 0]);
+    body.extend(bytes_min.to_be_bytes());
+    body.extend([0, 0x10, 0, 0, 0]);
     body.extend([0, 0, 0, 1, 0, 1, b't', 0, 0, 0, 1, 0, 0, 0, 0]);
     body.extend(offset.to_be_bytes());
     body.extend([0, 1, 0, 0]);
@@ -293,14 +327,46 @@ async fn an_api_versions_request_of_the_future_is_answered_in_form_0() {
 }
 
 #[tokio::test]
-async fn internal_topics_are_not_written_from_outside() {
+async fn internal_topics_are_neither_written_nor_read_nor_listed() {
     let running = Running::start().await.topic("__headwater_x");
     let mut client = running.connect().await;
     let mut body = produce(-1, &batch());
     let name = b"\0\x0d__headwater_x";
     body.splice(12..15, name.iter().copied());
     let answer = client.ask(0, 3, &body).await;
-    assert_eq!(answer[27..29], [0, 17], "INVALID_TOPIC_EXCEPTION");
+    assert_eq!(answer[27..29], [0, 29], "TOPIC_AUTHORIZATION_FAILED");
+    let mut body = fetch(0, 0);
+    body.splice(21..24, name.iter().copied());
+    let answer = client.ask(1, 4, &body).await;
+    assert_eq!(answer[31..33], [0, 29], "TOPIC_AUTHORIZATION_FAILED");
+    // Metadata 1 of all topics, then of this one.
+    let holds = |answer: Vec<u8>| answer.windows(13).any(|part| part == &name[2..]);
+    assert!(!holds(client.ask(3, 1, &[0xff; 4]).await));
+    let by_name = [&[0, 0, 0, 1][..], name].concat();
+    assert!(holds(client.ask(3, 1, &by_name).await));
+}
+
+#[tokio::test]
+async fn compaction_is_refused_where_it_is_asked_for() {
+    let running = Running::start().await.topic("t");
+    let mut client = running.connect().await;
+    let setting = [&[0, 14][..], b"cleanup.policy", &[0, 7], b"compact"].concat();
+    // CreateTopics 2 of "c" with 1 partition, factor 1, no assignment, one setting; 1 s, in earnest.
+    let mut body = vec![
+        0, 0, 0, 1, 0, 1, b'c', 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1,
+    ];
+    body.extend(&setting);
+    body.extend([0, 0, 3, 0xe8, 0]);
+    let answer = client.ask(19, 2, &body).await;
+    assert_eq!(answer[11..13], [0, 40], "INVALID_CONFIG");
+    let said = String::from_utf8_lossy(&answer);
+    assert!(said.contains("compaction is not built yet"), "{said}");
+    assert!(running.log.topic("c").is_none());
+    // IncrementalAlterConfigs 0 of topic "t": set (0) the same.
+    let mut body = vec![0, 0, 0, 1, 2, 0, 1, b't', 0, 0, 0, 1];
+    body.extend([&setting[..16], &[0], &setting[16..], &[0]].concat());
+    let answer = client.ask(44, 0, &body).await;
+    assert_eq!(answer[8..10], [0, 40], "INVALID_CONFIG");
 }
 
 #[tokio::test]

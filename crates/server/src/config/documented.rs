@@ -39,7 +39,7 @@ fn documented_keys_are_exactly_the_known_ones() {
     for name in known("") {
         let tables = match name.as_str() {
             "listeners" => vec!["listeners.tcp".to_owned()],
-            "mqtt" | "log" | "store" => vec![name],
+            "mqtt" | "kafka" | "log" | "store" => vec![name],
             flow if FLOWS.contains(&flow) => continue,
             plain => {
                 all.insert(plain.to_owned());

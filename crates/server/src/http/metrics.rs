@@ -237,6 +237,16 @@ fn log(out: &mut Text, running: &Running) {
         "1 while the disk is full",
         &[("", u64::from(stats.full))],
     );
+    let memory = running.kafka.memory();
+    out.metric(
+        "headwater_kafka_memory_bytes",
+        "gauge",
+        "Bytes of Kafka requests and of fetched records in memory",
+        &[
+            ("{of=\"requests\"}", memory.requests_bytes as u64),
+            ("{of=\"responses\"}", memory.responses_bytes as u64),
+        ],
+    );
     let groups = running.kafka.groups();
     let lag = groups
         .iter()

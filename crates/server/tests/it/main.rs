@@ -13,6 +13,7 @@ mod bad_input;
 mod documents;
 mod flows;
 mod http;
+mod kafka;
 mod log;
 mod messages;
 mod pressure;

@@ -1,0 +1,167 @@
+//! What clients can make the server hold: bounded for each stranger, and for all others together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_commitlog::fs::RealFs;
+use headwater_kafka_server::Options;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
+use tokio::time::{Instant, timeout};
+
+use super::{Client, DEADLINE, Running, batch, batch_of, fetch, options, produce, produced};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+async fn start(options: Options) -> Running {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start_with(dir, Arc::new(RealFs), options).await;
+    running.topic("t")
+}
+
+impl Running {
+    async fn known(&self) -> Client {
+        let mut client = self.connect().await;
+        client.ask(18, 0, &[]).await;
+        client
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !holds(self) {
+            assert!(
+                Instant::now() < deadline,
+                "{what}: {:?}",
+                self.server.memory()
+            );
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Client {
+    /// Announces a request of `length` bytes and sends the first `sent` of them.
+    async fn begin(&mut self, length: usize, sent: usize) {
+        let mut frame = (length as u32).to_be_bytes().to_vec();
+        frame.resize(4 + sent, 0);
+        self.0.write_all(&frame).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn stranger_with_a_long_request_is_closed_at_once() {
+    let running = start(options()).await;
+    let mut stranger = running.connect().await;
+    stranger.begin(64 * KIB, 0).await;
+    assert!(stranger.is_closed().await);
+    // The same from one who has said something valid is the beginning of a request.
+    let mut known = running.known().await;
+    let long = batch_of(&vec![7; 100 * KIB]);
+    assert_eq!(known.ask(0, 3, &produce(-1, &long)).await, produced(0, 0));
+}
+
+#[tokio::test]
+async fn stranger_has_its_time_and_no_more() {
+    let running = start(Options {
+        first_request_timeout: Duration::from_millis(200),
+        ..options()
+    })
+    .await;
+    let mut stranger = running.connect().await;
+    stranger.begin(100, 50).await;
+    assert!(stranger.is_closed().await);
+    let mut silent = running.connect().await;
+    assert!(silent.is_closed().await);
+}
+
+#[tokio::test]
+async fn client_that_stops_within_a_request_is_closed_and_an_idle_one_is_not() {
+    let running = start(Options {
+        stall_timeout: Duration::from_millis(100),
+        ..options()
+    })
+    .await;
+    let mut idle = running.known().await;
+    let mut stalled = running.known().await;
+    stalled.begin(1000, 10).await;
+    assert!(stalled.is_closed().await);
+    assert_eq!(idle.ask(0, 3, &produce(-1, &batch())).await, produced(0, 0));
+}
+
+#[tokio::test]
+async fn request_without_room_waits_unread_while_small_ones_go_on() {
+    let running = start(Options {
+        frame_bytes_max: 100 * MIB,
+        requests_bytes_max: MIB,
+        ..options()
+    })
+    .await;
+    let mut hoarders = Vec::new();
+    for _ in 0..20 {
+        let mut hoarder = running.known().await;
+        // Not awaited to its end: what does not fit stays in the client.
+        let sent = timeout(Duration::from_millis(10), hoarder.begin(100 * MIB, 4 * MIB));
+        drop(sent.await);
+        hoarders.push(hoarder);
+    }
+    running
+        .until("three quarters are held", |running| {
+            running.server.memory().requests_bytes == 768 * KIB
+        })
+        .await;
+    let mut waiting = running.known().await;
+    let long = batch_of(&vec![7; 100 * KIB]);
+    waiting.send(0, 3, &produce(-1, &long)).await;
+    let mut ordinary = running.known().await;
+    for offset in 0..20 {
+        let answer = ordinary.ask(0, 3, &produce(-1, &batch())).await;
+        assert_eq!(answer, produced(0, offset));
+    }
+    let early = timeout(Duration::from_millis(50), waiting.0.peek(&mut [0])).await;
+    assert!(early.is_err(), "the long request was taken without room");
+    drop(hoarders);
+    assert_eq!(waiting.receive().await, produced(0, 20));
+    running
+        .until("all is given back", |running| {
+            running.server.memory().requests_bytes == 0
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_hold_a_bounded_part_and_make_room_in_time() {
+    let running = start(Options {
+        responses_bytes_max: MIB,
+        stall_timeout: Duration::from_millis(300),
+        ..options()
+    })
+    .await;
+    let mut writer = running.known().await;
+    for offset in 0..8 {
+        let records = batch_of(&vec![7; 30 * KIB]);
+        let answer = writer.ask(0, 3, &produce(-1, &records)).await;
+        assert_eq!(answer, produced(0, offset));
+    }
+    let mut sleepers = Vec::new();
+    for _ in 0..30 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut sleeper = Client(socket.connect(running.address).await.unwrap());
+        sleeper.ask(18, 0, &[]).await;
+        // More than any socket takes, so that some of it stays with the server.
+        for _ in 0..200 {
+            sleeper.send(1, 4, &fetch(0, 0)).await;
+        }
+        sleepers.push(sleeper);
+    }
+    let mut reader = running.known().await;
+    let mut most = 0;
+    for _ in 0..50 {
+        let answer = reader.ask(1, 4, &fetch(0, 0)).await;
+        assert!(answer.len() > 30 * KIB, "a share holds a batch at least");
+        most = most.max(running.server.memory().responses_bytes);
+    }
+    assert!(most > MIB / 2, "the sleepers held only {most}");
+    assert!(most <= MIB, "{most}");
+}

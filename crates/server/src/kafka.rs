@@ -1,0 +1,78 @@
+//! The Kafka side as this program wires it: its options, and what it asks of the house.
+//!
+//! For: turning the configuration into `headwater_kafka_server::Options`; deeds of Kafka clients that
+//! touch what sessions are owed.
+//! Not for: Kafka's protocol (`kafka-server`).
+//! Calls: `mqtt::retire`. Called by: `serve`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use headwater_commitlog::{PartitionId, TopicConfig};
+use headwater_kafka_server::{Done, Host, Options};
+
+use crate::config::{ByteSize, Config};
+use crate::mqtt::retire::Retirements;
+use crate::serve::log_options;
+
+/// The cluster's name is made once and stays with the data.
+pub(crate) fn options(config: &Config, dir: &Path) -> anyhow::Result<Options> {
+    let path = dir.join("cluster.id");
+    let cluster_id = match std::fs::read_to_string(&path) {
+        Ok(id) => id.trim().to_owned(),
+        Err(_) => {
+            let id = uuid::Uuid::new_v4().simple().to_string();
+            std::fs::write(&path, &id).with_context(|| path.display().to_string())?;
+            id
+        }
+    };
+    Ok(Options {
+        cluster_id,
+        frame_bytes_max: size(config.kafka.frame_bytes_max),
+        requests_bytes_max: size(config.kafka.requests_bytes_max),
+        responses_bytes_max: size(config.kafka.responses_bytes_max),
+        connections_max: config.kafka.connections_max,
+        auto_create: config.log.auto_create,
+        partitions: config.log.partitions,
+        topic_defaults: topic_defaults(config)?,
+        ..Options::default()
+    })
+}
+
+fn size(size: ByteSize) -> usize {
+    usize::try_from(size.0).unwrap_or(usize::MAX)
+}
+
+/// `[log]`'s settings by Kafka's names: what DescribeConfigs tells of a topic that says nothing.
+fn topic_defaults(config: &Config) -> anyhow::Result<TopicConfig> {
+    let options = log_options(config, Path::new(""));
+    let defaults = TopicConfig::default()
+        .with(TopicConfig::RETENTION_MS, &options.retention_ms.to_string())?
+        .with(
+            TopicConfig::RETENTION_BYTES,
+            &options.retention_bytes.to_string(),
+        )?
+        .with(
+            TopicConfig::SEGMENT_BYTES,
+            &options.segment_bytes.to_string(),
+        )?
+        .with(
+            TopicConfig::MAX_MESSAGE_BYTES,
+            &options.message_bytes_max.to_string(),
+        )?;
+    Ok(defaults)
+}
+
+/// What Kafka clients remove goes through the retirements, so that no session loses it.
+pub(crate) struct Retiring(pub(crate) Arc<Retirements>);
+
+impl Host for Retiring {
+    fn trim(&self, partition: PartitionId, before: u64, done: Done) {
+        self.0.trim(partition, before, done);
+    }
+
+    fn delete_topic(&self, name: &str, done: Done) {
+        self.0.delete_topic(name, done);
+    }
+}
