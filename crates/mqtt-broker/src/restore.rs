@@ -229,10 +229,11 @@ impl Restore {
                 session.inflight.push_back(Inflight { id, progress, owed });
             }
         }
-        session
-            .inflight
-            .make_contiguous()
-            .sort_by_key(|one| one.owed.as_ref().map_or(0, |owed| owed.sequence));
+        let sequence = |one: &Inflight| one.owed.as_ref().map_or(0, |owed| owed.sequence);
+        session.inflight.make_contiguous().sort_by_key(sequence);
+        let highest = session.inflight.iter().filter(|one| one.owed.is_some());
+        let highest = highest.map(sequence).max();
+        session.mixed_below = highest.map_or(0, |highest| highest + 1);
         // Who was connected at the crash left now.
         let left_at_ms = row.left_at_ms.unwrap_or(now.wall_ms);
         session.left_at_ms = Some(left_at_ms);

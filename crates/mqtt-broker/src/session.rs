@@ -99,6 +99,9 @@ pub(crate) struct Session {
     /// In flight since an earlier connection, to be sent again on this one, in order.
     pub(crate) resend: VecDeque<u16>,
     pub(crate) owed: OwedQueue,
+    /// Behind the highest sequence that was in flight when it was read back. Below it what is in
+    /// flight and what is queued lie mixed; above it whatever is in flight comes first.
+    pub(crate) mixed_below: u64,
     /// Behind the highest owed sequence it has seen.
     pub(crate) next_sequence: u64,
     pub(crate) queue: VecDeque<Queued>,
@@ -134,6 +137,7 @@ impl Session {
             ids_restored: false,
             resend: VecDeque::new(),
             owed: OwedQueue::default(),
+            mixed_below: 0,
             next_sequence: 0,
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -169,11 +173,12 @@ impl Session {
     /// Up to where everything is settled.
     pub(crate) fn floor(&self) -> Floor {
         let front = self.owed.front_sequence().unwrap_or(self.next_sequence);
-        let mut open: Vec<u64> = self
-            .inflight
-            .iter()
-            .filter_map(|inflight| inflight.owed.as_ref())
-            .map(|owed| owed.sequence)
+        let front = front.max(self.mixed_below);
+        let inflight = self.inflight.iter();
+        let inflight = inflight.filter_map(|one| Some(one.owed.as_ref()?.sequence));
+        let queued = self.owed.iter().map(|owed| owed.sequence);
+        let mut open: Vec<u64> = inflight
+            .chain(queued.take_while(|sequence| *sequence < self.mixed_below))
             .collect();
         open.sort_unstable();
         Floor { front, open }
