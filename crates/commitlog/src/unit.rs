@@ -231,6 +231,8 @@ pub enum CommitError {
     TooLarge { bytes: u64, bytes_max: u64 },
     #[error("an earlier unit of the same lane was refused")]
     LaneBroken,
+    #[error("the record at offset {offset} of partition {} has to be kept and cannot be read", .partition.0)]
+    Unreadable { partition: PartitionId, offset: u64 },
     #[error("append {append} refers to append {to}, or its value has no room for a position")]
     BadReference { append: usize, to: usize },
 }

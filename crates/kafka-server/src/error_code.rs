@@ -110,8 +110,9 @@ impl From<&CommitError> for ErrorCode {
     fn from(error: &CommitError) -> Self {
         match error {
             // Clients try these again by themselves: space may return, readers may catch up, and a
-            // failed log ends the process, which comes back recovered.
+            // failed log ends the process, which comes back recovered; so may what cannot be read.
             CommitError::Full
+            | CommitError::Unreadable { .. }
             | CommitError::Poisoned { .. }
             | CommitError::Closed
             | CommitError::BacklogFull { .. } => Self::KafkaStorageError,

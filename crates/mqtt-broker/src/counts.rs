@@ -23,10 +23,12 @@ pub struct Counts {
     pub dropped_expired: u64,
     /// Messages longer than the subscriber's Maximum Packet Size [MQTT-3.1.2-25].
     pub dropped_too_large: u64,
-    /// Owed messages whose record could not be read back.
-    pub dropped_unreadable: u64,
     /// Connections closed because their Client took nothing of what waited for it.
     pub unread: u64,
+    /// Owed messages whose record the log had let go.
+    pub dropped_gone: u64,
+    /// Reads of owed records that failed; each is tried again.
+    pub loads_failed: u64,
     /// PUBLISHes refused by policy, limit or the log.
     pub refused: u64,
 }
@@ -47,8 +49,9 @@ impl Counts {
         self.dropped_limit += other.dropped_limit;
         self.dropped_expired += other.dropped_expired;
         self.dropped_too_large += other.dropped_too_large;
-        self.dropped_unreadable += other.dropped_unreadable;
         self.unread += other.unread;
+        self.dropped_gone += other.dropped_gone;
+        self.loads_failed += other.loads_failed;
         self.refused += other.refused;
     }
 }

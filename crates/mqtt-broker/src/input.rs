@@ -46,6 +46,16 @@ pub enum Cause {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LoadId(pub u64);
 
+/// What the log has where an owed message should be.
+#[derive(Clone, Debug)]
+pub enum Loaded {
+    Found(Arc<Message>),
+    /// The log has let it go: it lies below the log's start, or its partition was deleted.
+    Gone,
+    /// It could not be read now. It stays owed, and is asked for again.
+    Failed,
+}
+
 /// The driver's own name for a message it injects.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Ticket(pub u64);
@@ -97,12 +107,8 @@ pub enum Input {
     Deliver(Vec<Delivery>),
     /// From another shard, or from [`distribute`](crate::distribute).
     FromShard(ShardMessage),
-    /// What `Effect::Load` asked for, in its order; may be shorter, but never empty. `None`: that
-    /// record is gone or unreadable.
-    Loaded {
-        request: LoadId,
-        items: Vec<Option<Arc<Message>>>,
-    },
+    /// What `Effect::Load` asked for, in its order; may be shorter, but never empty.
+    Loaded { request: LoadId, items: Vec<Loaded> },
     /// A message from elsewhere (HTTP, `deliver`), answered by `Effect::Injected`. One that is
     /// `stored` is not routed again.
     Inject {

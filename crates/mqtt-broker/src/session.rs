@@ -68,8 +68,8 @@ pub(crate) struct Subscribed {
     pub(crate) id: Option<SubscriptionId>,
 }
 
-/// A message read back from the log; `None` when it could not be.
-pub(crate) type Loaded = (u64, Option<Arc<Message>>);
+/// A message read back from the log; `None` when the log has let it go.
+pub(crate) type ReadBack = (u64, Option<Arc<Message>>);
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -106,8 +106,12 @@ pub(crate) struct Session {
     pub(crate) next_sequence: u64,
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) queue_bytes: u64,
-    pub(crate) loaded: VecDeque<Loaded>,
+    pub(crate) loaded: VecDeque<ReadBack>,
     pub(crate) loading: Option<LoadId>,
+    /// The log could not be read: nothing is asked of it before then.
+    pub(crate) load_at: Option<u64>,
+    /// How often in a row that was so.
+    pub(crate) load_failures: u8,
     /// Packet Identifiers whose outbound rows are to be deleted along with the floor.
     pub(crate) finished: Vec<u16>,
     pub(crate) floor_dirty: bool,
@@ -143,6 +147,8 @@ impl Session {
             queue_bytes: 0,
             loaded: VecDeque::new(),
             loading: None,
+            load_at: None,
+            load_failures: 0,
             finished: Vec::new(),
             floor_dirty: false,
             will: None,
@@ -223,6 +229,7 @@ impl Session {
         self.connection = None;
         self.loaded = VecDeque::new();
         self.loading = None;
+        (self.load_at, self.load_failures) = (None, 0);
         self.queue = VecDeque::new();
         self.queue_bytes = 0;
         self.resend = VecDeque::new();

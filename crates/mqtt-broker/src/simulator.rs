@@ -18,8 +18,8 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 
 use crate::{
-    Cause, Commit, Config, ConnectionId, Effect, Input, Limits, Message, Now, Peer, Position,
-    Receipt, Refusal, Restore, Routes, Shard, Shared, Table, Ticket, distribute,
+    Cause, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message, Now, Peer,
+    Position, Receipt, Refusal, Restore, Routes, Shard, Shared, Table, Ticket, distribute,
 };
 use keeper::{Keeper, Wish};
 
@@ -55,6 +55,24 @@ struct SomeRoutes;
 impl Routes for SomeRoutes {
     fn takes(&self, message: &Message) -> bool {
         message.topic.starts_with("routed/")
+    }
+}
+
+/// Whether records can be read back.
+pub(crate) enum Disk {
+    Works,
+    /// One read in three fails.
+    FailsAtTimes(Random),
+    Fails,
+}
+
+impl Disk {
+    pub(crate) fn fails(&mut self) -> bool {
+        match self {
+            Self::Works => false,
+            Self::FailsAtTimes(random) => random.chance(3),
+            Self::Fails => true,
+        }
     }
 }
 
@@ -130,6 +148,14 @@ impl Log {
             .clone()
     }
 
+    /// As `read`, when the disk can be read.
+    fn load(&self, position: Position, disk: &mut Disk) -> Loaded {
+        if disk.fails() {
+            return Loaded::Failed;
+        }
+        self.read(position).map_or(Loaded::Gone, Loaded::Found)
+    }
+
     /// Whether it ever held a record of this payload.
     pub(crate) fn held(&self, payload: &[u8]) -> bool {
         self.stored.contains(payload)
@@ -164,6 +190,8 @@ pub(crate) struct World {
     /// Sockets that are not to be read.
     pub(crate) paused: BTreeSet<ConnectionId>,
     pub(crate) pauses: u64,
+    pub(crate) disk: Disk,
+    pub(crate) loads_failed: u64,
     next_connection: u64,
     pub(crate) forgets_packet_ids: bool,
     limits: Limits,
@@ -189,6 +217,8 @@ impl World {
             blocked: BTreeSet::new(),
             paused: BTreeSet::new(),
             pauses: 0,
+            disk: Disk::Works,
+            loads_failed: 0,
             next_connection: 0,
             forgets_packet_ids: false,
             limits,
@@ -373,11 +403,15 @@ impl World {
                     request, positions, ..
                 } => {
                     let count = positions.len().div_ceil(2);
-                    let items = positions
+                    let items: Vec<_> = positions
                         .iter()
                         .take(count)
-                        .map(|at| self.log.read(*at))
+                        .map(|at| self.log.load(*at, &mut self.disk))
                         .collect();
+                    self.loads_failed += items
+                        .iter()
+                        .filter(|one| matches!(one, Loaded::Failed))
+                        .count() as u64;
                     self.inboxes[shard].push_back(Input::Loaded { request, items });
                 }
                 Effect::ToShard(to, message) => {

@@ -428,7 +428,7 @@ impl Shard {
                 }
                 Some(None) => {
                     self.pop_owed(slot);
-                    self.counts.dropped_unreadable += 1;
+                    self.counts.dropped_gone += 1;
                     self.mark_dirty(slot);
                 }
                 None => {

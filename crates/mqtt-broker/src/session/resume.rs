@@ -1,7 +1,7 @@
 //! A Session that comes back: what was in flight is sent again, what waits is read from the log.
 //!
 //! Holds: in the order it was first sent [MQTT-4.6.0-1], with DUP and the same Packet Identifier
-//!   [MQTT-4.4.0-1].
+//!   [MQTT-4.4.0-1]. What cannot be read stays owed, and what is behind it waits.
 
 use std::sync::Arc;
 
@@ -9,17 +9,21 @@ use crate::owed::Owed;
 use crate::session::ack_in::send_release;
 use crate::session::publish_out::{Manner, transmit, wire};
 use crate::session::{Progress, Session};
-use crate::{Effect, LoadId, Message, Now, Position, Shard};
+use crate::{Effect, LoadId, Loaded, Message, Now, Position, Shard};
 
 /// Records asked back from the log at once.
 const LOAD_RECORDS_MAX: usize = 128;
 /// And their bytes.
 const LOAD_BYTES_MAX: usize = 1 << 20;
+/// The pause after a read that failed; it doubles with each further one.
+const LOAD_PAUSE_MS_MIN: u64 = 100;
+/// And no longer than this.
+const LOAD_PAUSE_MS_MAX: u64 = 10_000;
 
 /// What became of one message that is to be sent again.
 enum Again {
     Sent,
-    /// It cannot be: too long for this Client, or not readable.
+    /// It cannot be: too long for this Client, or gone from the log.
     Over,
     /// The log was asked.
     Later,
@@ -99,7 +103,7 @@ impl Shard {
             return Again::Later;
         };
         let (Some(message), Some(connection)) = (found, self.connections.get_mut(at)) else {
-            self.counts.dropped_unreadable += 1;
+            self.counts.dropped_gone += 1;
             return Again::Over;
         };
         let manner = Manner {
@@ -122,7 +126,7 @@ impl Shard {
     }
 
     /// The message behind an owed entry: `None` when the log must be asked, `Some(None)` when the
-    /// log could not tell.
+    /// log has let it go.
     pub(crate) fn payload(&mut self, slot: usize, owed: &Owed) -> Option<Option<Arc<Message>>> {
         let session = self.sessions.get_mut(slot)?;
         while let Some((sequence, _)) = session.loaded.front() {
@@ -171,7 +175,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        if session.loading.is_some() || wanted.is_empty() {
+        if session.loading.is_some() || session.load_at.is_some() || wanted.is_empty() {
             return;
         }
         self.next_load += 1;
@@ -186,7 +190,7 @@ impl Shard {
     }
 
     /// What the log gave back.
-    pub(crate) fn loaded(&mut self, now: Now, request: LoadId, items: Vec<Option<Arc<Message>>>) {
+    pub(crate) fn loaded(&mut self, now: Now, request: LoadId, items: Vec<Loaded>) {
         let Some((slot, wanted)) = self.loads.remove(&request) else {
             return;
         };
@@ -197,19 +201,31 @@ impl Shard {
             return;
         }
         session.loading = None;
-        let mut items = items;
-        if items.is_empty() {
-            // Against the rule of `Input::Loaded`; taken as unreadable rather than asked for ever.
-            items.push(None);
-        }
         session.loaded.clear();
+        // None at all is against the rule of `Input::Loaded`: not asked again at once, either.
+        let mut failed = items.is_empty();
         for ((sequence, position), item) in wanted.into_iter().zip(items) {
-            if item.is_none() && session.has_moved(sequence, position) {
+            let item = match item {
+                Loaded::Found(message) => Some(message),
                 // The record went while it was asked for: it lies elsewhere by now.
-                break;
-            }
+                Loaded::Gone if session.has_moved(sequence, position) => break,
+                Loaded::Gone => None,
+                Loaded::Failed => {
+                    failed = true;
+                    break;
+                }
+            };
             session.loaded.push_back((sequence, item));
         }
+        self.counts.loads_failed += u64::from(failed);
+        if failed && session.loaded.is_empty() {
+            let pause_ms = LOAD_PAUSE_MS_MIN << session.load_failures.min(16);
+            session.load_failures = session.load_failures.saturating_add(1);
+            session.load_at = Some(now.mono_ms + pause_ms.min(LOAD_PAUSE_MS_MAX));
+            self.rearm_session(slot);
+            return;
+        }
+        session.load_failures = 0;
         self.feed(now, slot);
     }
 }

@@ -80,7 +80,7 @@ impl Shard {
         self.publish_other(now, message, changes, None, Some(slot), then)
     }
 
-    /// A Session's timer: its Will Delay Interval or its expiry has passed.
+    /// A Session's timer: its Will Delay Interval, its expiry or a pause in reading has passed.
     pub(crate) fn session_due(&mut self, now: Now, slot: usize) {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
@@ -97,6 +97,13 @@ impl Shard {
                 changes.push(rows::session(session.number(), &row));
             }
             self.publish_will(now, slot, changes, Then::Nothing);
+        }
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        if session.load_at.is_some_and(|at| at <= now.mono_ms) {
+            session.load_at = None;
+            self.feed(now, slot);
         }
         self.rearm_session(slot);
     }

@@ -2,7 +2,7 @@
 
 use crate::{Limits, Table};
 
-use super::World;
+use super::{Disk, World};
 use crate::ConnectionId;
 
 pub(super) fn hex(text: &str) -> Vec<u8> {
@@ -429,4 +429,60 @@ fn a_message_longer_than_the_client_takes_is_left_out() {
     assert_eq!(world.shards[0].counts().dropped_too_large, 1);
     exchange(&mut world, publisher, &hex("30 04 0001 61 78"));
     assert_eq!(world.read(subscriber), hex("30 05 0001 61 00 78"));
+}
+
+#[test]
+fn what_cannot_be_read_waits_and_keeps_its_order() {
+    let limits = Limits {
+        cache_bytes_max: 0,
+        ..Limits::default()
+    };
+    let mut world = World::new(1, limits);
+    let subscriber = live(&mut world, 0, &connect_v3('s', false));
+    exchange(&mut world, subscriber, &hex("82 06 0001 0001 61 01"));
+    world.cut(subscriber);
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    exchange(&mut world, publisher, &hex("32 06 0001 61 0001 01"));
+    exchange(&mut world, publisher, &hex("32 06 0001 61 0002 02"));
+    world.disk = Disk::Fails;
+    let subscriber = live(&mut world, 0, &connect_v3('s', false));
+    // Behind what waits, also what is in memory.
+    exchange(&mut world, publisher, &hex("32 06 0001 61 0003 03"));
+    assert_eq!(world.shards[0].counts().loads_failed, 1);
+    // A second, and an hour: 100, 200, 400, 800 ms, ... then every 10 s.
+    for (ms, failed_max) in [(1_000, 5), (3_600_000, 400)] {
+        for _ in 0..ms / 100 {
+            world.pass(100);
+            world.run();
+        }
+        let failed = world.shards[0].counts().loads_failed;
+        assert!((4..=failed_max).contains(&failed), "{failed}");
+    }
+    assert_eq!(world.read(subscriber), Vec::<u8>::new());
+    world.disk = Disk::Works;
+    world.pass(10_000);
+    world.run();
+    let all = "32 06 0001 61 0001 01 32 06 0001 61 0002 02 32 06 0001 61 0003 03";
+    assert_eq!(world.read(subscriber), hex(all));
+    assert_eq!(world.shards[0].counts().dropped_gone, 0);
+}
+
+#[test]
+fn what_the_log_has_let_go_is_counted() {
+    let limits = Limits {
+        cache_bytes_max: 0,
+        ..Limits::default()
+    };
+    let mut world = World::new(1, limits);
+    let subscriber = live(&mut world, 0, &connect_v3('s', false));
+    exchange(&mut world, subscriber, &hex("82 06 0001 0001 61 01"));
+    world.cut(subscriber);
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    exchange(&mut world, publisher, &hex("32 06 0001 61 0001 01"));
+    exchange(&mut world, publisher, &hex("32 06 0001 61 0002 02"));
+    let kept = world.log.records.values_mut().next().unwrap();
+    kept[0] = None;
+    let subscriber = live(&mut world, 0, &connect_v3('s', false));
+    assert_eq!(world.read(subscriber), Vec::<u8>::new());
+    assert_eq!(world.shards[0].counts().dropped_gone, 1);
 }

@@ -125,6 +125,11 @@ impl World {
                 references,
                 then: (partition, before),
             } => {
+                if self.disk.fails() {
+                    // What cannot be copied may not go.
+                    self.keeper.busy = false;
+                    return;
+                }
                 self.copy_owed(references);
                 self.log.ask(Wish::Trim { partition, before });
             }

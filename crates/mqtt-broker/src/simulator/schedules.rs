@@ -8,7 +8,7 @@ use headwater_mqtt_codec::{QoS, Version};
 
 use super::client::{Client, Event, Mark};
 use super::judge::Judge;
-use super::{Random, World};
+use super::{Disk, Random, World};
 use crate::{Input, Limits, Message, Publisher, Ticket};
 
 const TOPICS: [&str; 5] = ["a", "b/c", "b/d", "routed/x", "routed/y"];
@@ -28,6 +28,8 @@ struct Schedule {
     stops: u64,
     /// The disk is full at times.
     may_fill: bool,
+    /// How seldom the process ends.
+    calm: usize,
 }
 
 impl Schedule {
@@ -42,6 +44,9 @@ impl Schedule {
         };
         let mut world = World::new(1 + random.below(3), limits);
         world.forgets_packet_ids = forgets_packet_ids;
+        if random.chance(3) {
+            world.disk = Disk::FailsAtTimes(Random::new(seed));
+        }
         for shard in &mut world.shards {
             shard.forgets_packet_ids = forgets_packet_ids;
         }
@@ -63,6 +68,7 @@ impl Schedule {
         });
         let clients = clients.collect();
         let may_fill = !forgets_packet_ids && random.chance(4);
+        let calm = [3, 10, 40][random.below(3)];
         let mut judge = Judge::default();
         judge.refusals = may_fill;
         Self {
@@ -77,6 +83,7 @@ impl Schedule {
             refused: 0,
             stops: 0,
             may_fill,
+            calm,
         }
     }
 
@@ -101,10 +108,10 @@ impl Schedule {
                 self.world.run_log(count);
             }
             45..46 => self.pass(),
-            46 if self.random.chance(3) => self.crash(),
+            46 if self.random.chance(self.calm) => self.crash(),
             47 => self.world.keep(&mut self.random),
             48 => self.inject(),
-            49 if self.random.chance(4) => self.stop(),
+            49 if self.random.chance(self.calm) => self.stop(),
             50 if self.may_fill => self.world.log.full = self.random.chance(3),
             _ => {
                 let client = self.random.below(self.clients.len());
@@ -288,6 +295,8 @@ impl Schedule {
 
     /// Everybody connects and reads until nothing moves any more.
     fn come_to_rest(&mut self) -> Result<(), String> {
+        self.world.disk = Disk::Works;
+        let mut waited = false;
         for _ in 0..10_000 {
             self.world.log.full = false;
             // What a full disk refused is tried again by the clock.
@@ -316,8 +325,13 @@ impl Schedule {
                     }
                 }
             }
-            if quiet {
+            if quiet && waited {
                 return Ok(());
+            }
+            if quiet {
+                // Longer than any pause after a failed read.
+                self.world.pass(10_000);
+                waited = true;
             }
         }
         Err("the clients do not come to rest".into())
@@ -338,7 +352,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 fn what_is_acknowledged_is_delivered_once_and_in_order() {
     let (mut deliveries, mut acknowledged, mut crashes, mut takeovers) = (0, 0, 0, 0);
     let (mut trimmed, mut rewritten, mut copied) = (0, 0, 0);
-    let (mut injections, mut refused, mut stops) = (0, 0, 0);
+    let (mut injections, mut refused, mut stops, mut loads_failed) = (0, 0, 0, 0);
     for seed in seeds(1_500) {
         let mut schedule = Schedule::new(seed, false);
         if let Err(finding) = schedule.run(1_500) {
@@ -351,6 +365,7 @@ fn what_is_acknowledged_is_delivered_once_and_in_order() {
         injections += schedule.injections;
         refused += schedule.refused;
         stops += schedule.stops;
+        loads_failed += schedule.world.loads_failed;
         trimmed += schedule.world.keeper.trimmed;
         rewritten += schedule.world.keeper.rewritten;
         copied += schedule.world.keeper.copied;
@@ -358,12 +373,14 @@ fn what_is_acknowledged_is_delivered_once_and_in_order() {
     println!(
         "{deliveries} deliveries, {acknowledged} acknowledged, {crashes} crashes, \
          {takeovers} takeovers, {trimmed} trimmed, {rewritten} rewritten, {copied} copied, \
-         {injections} injected, {refused} of them refused, {stops} stops"
+         {injections} injected, {refused} of them refused, {stops} stops, \
+         {loads_failed} failed reads"
     );
     if std::env::var("HEADWATER_SEED").is_err() {
         assert!(deliveries > 10_000 && acknowledged > 10_000 && crashes > 500 && takeovers > 500);
         assert!(trimmed > 10_000 && rewritten > 1_000 && copied > 300);
         assert!(injections > 10_000 && refused > 100 && stops > 500);
+        assert!(loads_failed > 300);
     }
 }
 

@@ -120,9 +120,15 @@ pub(super) fn text(running: &Running) -> String {
             ("{reason=\"queue_full\"}", totals.dropped_limit),
             ("{reason=\"expired\"}", totals.dropped_expired),
             ("{reason=\"too_large\"}", totals.dropped_too_large),
-            ("{reason=\"unreadable\"}", totals.dropped_unreadable),
+            ("{reason=\"gone\"}", totals.dropped_gone),
             ("{reason=\"refused\"}", totals.refused),
         ],
+    );
+    out.metric(
+        "headwater_session_read_failures_total",
+        "counter",
+        "Reads of what sessions are owed that failed; each is tried again",
+        &[("", totals.loads_failed)],
     );
     log(&mut out, running);
     let sinks = &running.sinks;

@@ -407,6 +407,7 @@ fn refusal(error: &CommitError) -> Refusal {
         | CommitError::OutOfOrderSequence { .. }
         | CommitError::InvalidProducerEpoch { .. }
         | CommitError::LaneBroken
+        | CommitError::Unreadable { .. }
         | CommitError::BadReference { .. } => Refusal::Failed,
     }
 }

@@ -311,7 +311,7 @@ impl Worker {
         let mut unit = Unit::default();
         let mut moving = Vec::new();
         for (from, references) in owed {
-            self.copy(from, references, &mut unit, &mut moving);
+            self.copy(from, references, &mut unit, &mut moving)?;
             if unit.size_bytes() >= COPY_BYTES_MAX {
                 self.commit(std::mem::take(&mut unit), std::mem::take(&mut moving))?;
             }
@@ -331,24 +331,26 @@ impl Worker {
         self.commit(unit, Vec::new())
     }
 
-    /// Adds the copy of one record and the entries that refer to it.
+    /// Adds the copy of one record and the entries that refer to it. What cannot be read stops the
+    /// retirement: it stays where it is.
     fn copy(
         &self,
         from: Position,
         references: Vec<OwedReference>,
         unit: &mut Unit,
         moving: &mut Vec<(u64, Position, usize)>,
-    ) {
-        let record = self.log.partition(from.partition).and_then(|partition| {
-            partition
-                .records(from.offset, READ_BYTES)
-                .ok()?
-                .next()?
-                .ok()
-        });
+    ) -> Result<(), CommitError> {
+        let partition = self.log.partition(from.partition);
+        let Some(partition) = partition.filter(|one| from.offset >= one.log_start_offset()) else {
+            // A debt that was settled and came back with a floor row from before a crash.
+            warn!(?from, "an owed record is gone already");
+            return Ok(());
+        };
+        let record = partition.records(from.offset, READ_BYTES).ok();
+        let record = record.and_then(|mut records| records.next()?.ok());
         let Some(record) = record.filter(|record| record.offset == from.offset) else {
-            warn!(?from, "an owed record is not there to be kept");
-            return;
+            let (partition, offset) = (from.partition, from.offset);
+            return Err(CommitError::Unreadable { partition, offset });
         };
         let to = unit.appends.len();
         let timestamp_ms = record.timestamp_ms;
@@ -371,6 +373,7 @@ impl Worker {
             });
             moving.push((reference.sequence, from, to));
         }
+        Ok(())
     }
 
     /// Commits, and tells every shard where its references lead now, in commit order.

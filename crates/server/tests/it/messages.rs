@@ -1,6 +1,6 @@
 //! `pub` and `sub`, and what passes between them.
 
-use crate::program::Home;
+use crate::program::{Home, until};
 use crate::wire::{Hello, Wire};
 
 #[test]
@@ -74,4 +74,42 @@ fn wrong_use_ends_with_2_and_failure_with_1() {
     }
     let unknown = program.verb("doc find {\"x\":{\"$near\":1}}");
     assert!(unknown.error.contains("$near"), "{unknown:?}");
+}
+
+#[test]
+fn what_cannot_be_read_back_waits_for_its_session() {
+    let home = Home::new();
+    let program = home.start();
+    let (mut subscriber, _) = Wire::connect(program.mqtt(), &Hello::lasting("s"));
+    subscriber.subscribe("a", 1);
+    drop(subscriber);
+    // One publisher, so one partition.
+    for payload in ["1", "2"] {
+        program.done(&format!("pub -i p -t a -m {payload} -q 1"));
+    }
+    // After a graceful end everything is in its segment, and nobody has opened one again.
+    program.stop();
+    let program = home.start();
+    let log = home.data().join("log");
+    let away = home.path("away");
+    let mqtt = std::fs::read_dir(&log).unwrap().map(|one| one.unwrap());
+    let mqtt: Vec<_> = mqtt
+        .map(|entry| entry.file_name())
+        .filter(|name| name.to_string_lossy().starts_with("mqtt-"))
+        .collect();
+    std::fs::create_dir(&away).unwrap();
+    for name in &mqtt {
+        std::fs::rename(log.join(name), away.join(name)).unwrap();
+    }
+    let (mut subscriber, present) = Wire::connect(program.mqtt(), &Hello::lasting("s"));
+    assert!(present);
+    until("a second try", || {
+        program.metric("headwater_session_read_failures_total") >= 2
+    });
+    for name in &mqtt {
+        std::fs::rename(away.join(name), log.join(name)).unwrap();
+    }
+    for payload in ["1", "2"] {
+        assert_eq!(subscriber.message().payload, payload.as_bytes());
+    }
 }
