@@ -14,6 +14,7 @@ use headwater_mqtt_codec::{
 
 use crate::commit::{Commit, Control, Targets};
 use crate::connection::Stage;
+use crate::rows::{self, OutboundRow};
 use crate::session::end::End;
 use crate::session::subscribe::Granted;
 use crate::{
@@ -52,6 +53,34 @@ pub(crate) struct RowStep {
     pub(crate) id: u16,
     pub(crate) change: Change,
     pub(crate) step: Step,
+}
+
+impl RowStep {
+    pub(crate) fn send(
+        slot: usize,
+        number: u64,
+        id: u16,
+        sequence: u64,
+        message: Arc<Message>,
+    ) -> Self {
+        Self::new(slot, number, id, sequence, Step::Send(message))
+    }
+
+    pub(crate) fn release(slot: usize, number: u64, id: u16, sequence: u64) -> Self {
+        Self::new(slot, number, id, sequence, Step::Release)
+    }
+
+    fn new(slot: usize, number: u64, id: u16, sequence: u64, step: Step) -> Self {
+        let released = matches!(step, Step::Release);
+        let change = rows::outbound(number, id, OutboundRow { sequence, released });
+        Self {
+            slot,
+            number,
+            id,
+            change,
+            step,
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -68,8 +68,18 @@ pub(crate) struct Subscribed {
     pub(crate) id: Option<SubscriptionId>,
 }
 
-/// A message read back from the log; `None` when the log has let it go.
-pub(crate) type ReadBack = (u64, Option<Arc<Message>>);
+/// What a Session reads back from the log.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    /// Sequence and message, ascending; `None` when the log has let it go.
+    pub(crate) messages: VecDeque<(u64, Option<Arc<Message>>)>,
+    /// What the log was asked.
+    pub(crate) request: Option<LoadId>,
+    /// It could not be read: nothing is asked of it before then.
+    pub(crate) at: Option<u64>,
+    /// How often in a row that was so.
+    pub(crate) failures: u8,
+}
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -106,12 +116,8 @@ pub(crate) struct Session {
     pub(crate) next_sequence: u64,
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) queue_bytes: u64,
-    pub(crate) loaded: VecDeque<ReadBack>,
-    pub(crate) loading: Option<LoadId>,
-    /// The log could not be read: nothing is asked of it before then.
-    pub(crate) load_at: Option<u64>,
-    /// How often in a row that was so.
-    pub(crate) load_failures: u8,
+    /// Since something had to be read back for this connection.
+    pub(crate) load: Option<Box<Load>>,
     /// Packet Identifiers whose outbound rows are to be deleted along with the floor.
     pub(crate) finished: Vec<u16>,
     pub(crate) floor_dirty: bool,
@@ -145,10 +151,7 @@ impl Session {
             next_sequence: 0,
             queue: VecDeque::new(),
             queue_bytes: 0,
-            loaded: VecDeque::new(),
-            loading: None,
-            load_at: None,
-            load_failures: 0,
+            load: None,
             finished: Vec::new(),
             floor_dirty: false,
             will: None,
@@ -227,9 +230,8 @@ impl Session {
     /// What is kept only for the connection that is gone.
     pub(crate) fn forget_connection(&mut self) {
         self.connection = None;
-        self.loaded = VecDeque::new();
-        self.loading = None;
-        (self.load_at, self.load_failures) = (None, 0);
+        self.load = None;
+        self.storing_bytes = 0;
         self.queue = VecDeque::new();
         self.queue_bytes = 0;
         self.resend = VecDeque::new();

@@ -457,7 +457,8 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        let due = [session.will_at, session.ends_at, session.load_at];
+        let load_at = session.load.as_ref().and_then(|load| load.at);
+        let due = [session.will_at, session.ends_at, load_at];
         let due = due.into_iter().flatten().min();
         self.timers.set(Due::Session(slot), &mut session.timer, due);
     }

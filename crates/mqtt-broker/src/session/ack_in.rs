@@ -7,7 +7,6 @@ use headwater_mqtt_codec::{Packet, PacketId, PubRel, PubRelReason, QoS};
 
 use crate::connection::{Connection, Stage};
 use crate::pending::{RowStep, Step};
-use crate::rows::{self, OutboundRow};
 use crate::session::publish_out::{Manner, transmit, wire};
 use crate::session::{Inflight, Progress};
 use crate::{Now, Shard};
@@ -105,20 +104,8 @@ impl Shard {
             Progress::SentOnce => match &inflight.owed {
                 Some(owed) => {
                     inflight.progress = Progress::Recorded;
-                    let state = OutboundRow {
-                        sequence: owed.sequence,
-                        released: true,
-                    };
-                    let id = id.value();
-                    let change = rows::outbound(number, id, state);
-                    let step = Step::Release;
-                    self.row_steps.push(RowStep {
-                        slot,
-                        number,
-                        id,
-                        change,
-                        step,
-                    });
+                    let step = RowStep::release(slot, number, id.value(), owed.sequence);
+                    self.row_steps.push(step);
                 }
                 None => {
                     inflight.progress = Progress::Released;

@@ -16,8 +16,7 @@ use crate::counts::Counts;
 use crate::matching::Target;
 use crate::output::CHUNK_BYTES_MIN;
 use crate::owed::Owed;
-use crate::pending::{RowStep, Step};
-use crate::rows::{self, OutboundRow};
+use crate::pending::RowStep;
 use crate::session::{Inflight, Progress, Queued};
 use crate::{Message, Now, Shard};
 
@@ -350,28 +349,14 @@ impl Shard {
         let id = session.next_id();
         let owed = Box::new(owed);
         if owed.qos == QoS::ExactlyOnce {
-            let state = OutboundRow {
-                sequence: owed.sequence,
-                released: false,
-            };
-            let number = session.number();
-            let change = rows::outbound(number, id, state);
+            let sequence = owed.sequence;
             session.finished.retain(|finished| *finished != id);
-            session.storing_bytes += message.weight();
-            let progress = Progress::Storing;
             session.inflight.push_back(Inflight {
                 id,
-                progress,
+                progress: Progress::Storing,
                 owed: Some(owed),
             });
-            let step = Step::Send(message.clone());
-            self.row_steps.push(RowStep {
-                slot,
-                number,
-                id,
-                change,
-                step,
-            });
+            self.store_id(slot, id, sequence, message);
             return;
         }
         let manner = Manner {
@@ -390,6 +375,17 @@ impl Shard {
         } else {
             self.mark_dirty(slot);
         }
+    }
+
+    /// Asks for the row of a QoS 2 Packet Identifier; the PUBLISH follows its commit.
+    pub(crate) fn store_id(&mut self, slot: usize, id: u16, sequence: u64, message: &Arc<Message>) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        session.storing_bytes += message.weight();
+        let number = session.number();
+        self.row_steps
+            .push(RowStep::send(slot, number, id, sequence, message.clone()));
     }
 
     /// Sends what waits, as far as there is room.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::owed::Owed;
+use crate::pending::RowStep;
 use crate::session::ack_in::send_release;
 use crate::session::publish_out::{Manner, transmit, wire};
 use crate::session::{Progress, Session};
@@ -93,17 +94,30 @@ impl Shard {
                 }
                 return Again::Sent;
             }
-            // Not on any wire yet: what its commit causes will come.
-            (Progress::Storing | Progress::Recorded, _) => return Again::Sent,
-            (Progress::Sent | Progress::SentOnce, None) => return Again::Over,
-            (Progress::Sent | Progress::SentOnce, Some(owed)) => owed.clone(),
+            // A step that the log may not have: it is asked for again. Whichever of two is
+            // committed first is seen, the other changes nothing.
+            (Progress::Recorded, Some(owed)) => {
+                let step = RowStep::release(slot, session.number(), id, owed.sequence);
+                self.row_steps.push(step);
+                return Again::Sent;
+            }
+            (_, None) => return Again::Over,
+            (_, Some(owed)) => owed.clone(),
         };
+        let storing = inflight.progress == Progress::Storing;
         let Some(found) = self.payload(slot, &owed) else {
             self.load_resend(slot);
             return Again::Later;
         };
-        let (Some(message), Some(connection)) = (found, self.connections.get_mut(at)) else {
+        let Some(message) = found else {
             self.counts.dropped_gone += 1;
+            return Again::Over;
+        };
+        if storing {
+            self.store_id(slot, id, owed.sequence, &message);
+            return Again::Sent;
+        }
+        let Some(connection) = self.connections.get_mut(at) else {
             return Again::Over;
         };
         let manner = Manner {
@@ -129,14 +143,16 @@ impl Shard {
     /// log has let it go.
     pub(crate) fn payload(&mut self, slot: usize, owed: &Owed) -> Option<Option<Arc<Message>>> {
         let session = self.sessions.get_mut(slot)?;
-        while let Some((sequence, _)) = session.loaded.front() {
-            if *sequence > owed.sequence {
-                break;
-            }
-            let is_it = *sequence == owed.sequence;
-            let (_, message) = session.loaded.pop_front()?;
-            if is_it {
-                return Some(message);
+        if let Some(load) = &mut session.load {
+            while let Some((sequence, _)) = load.messages.front() {
+                if *sequence > owed.sequence {
+                    break;
+                }
+                let is_it = *sequence == owed.sequence;
+                let (_, message) = load.messages.pop_front()?;
+                if is_it {
+                    return Some(message);
+                }
             }
         }
         self.payloads.find(owed.position).map(Some)
@@ -163,7 +179,9 @@ impl Shard {
             .resend
             .iter()
             .filter_map(|id| session.inflight.get(session.find_inflight(*id)?))
-            .filter(|inflight| matches!(inflight.progress, Progress::Sent | Progress::SentOnce))
+            .filter(|inflight| {
+                !matches!(inflight.progress, Progress::Recorded | Progress::Released)
+            })
             .filter_map(|inflight| inflight.owed.as_deref())
             .take(LOAD_RECORDS_MAX)
             .map(|owed| (owed.sequence, owed.position))
@@ -175,12 +193,13 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        if session.loading.is_some() || session.load_at.is_some() || wanted.is_empty() {
+        let load = session.load.get_or_insert_default();
+        if load.request.is_some() || load.at.is_some() || wanted.is_empty() {
             return;
         }
         self.next_load += 1;
         let request = LoadId(self.next_load);
-        session.loading = Some(request);
+        load.request = Some(request);
         self.loads.insert(request, (slot, wanted.to_vec()));
         self.effects.push(Effect::Load {
             request,
@@ -197,11 +216,15 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        if session.loading != Some(request) {
-            return;
-        }
-        session.loading = None;
-        session.loaded.clear();
+        let mut load = match session.load.take() {
+            Some(load) if load.request == Some(request) => load,
+            other => {
+                session.load = other;
+                return;
+            }
+        };
+        load.request = None;
+        load.messages.clear();
         // None at all is against the rule of `Input::Loaded`: not asked again at once, either.
         let mut failed = items.is_empty();
         for ((sequence, position), item) in wanted.into_iter().zip(items) {
@@ -215,17 +238,19 @@ impl Shard {
                     break;
                 }
             };
-            session.loaded.push_back((sequence, item));
+            load.messages.push_back((sequence, item));
         }
         self.counts.loads_failed += u64::from(failed);
-        if failed && session.loaded.is_empty() {
-            let pause_ms = LOAD_PAUSE_MS_MIN << session.load_failures.min(16);
-            session.load_failures = session.load_failures.saturating_add(1);
-            session.load_at = Some(now.mono_ms + pause_ms.min(LOAD_PAUSE_MS_MAX));
+        if failed && load.messages.is_empty() {
+            let pause_ms = LOAD_PAUSE_MS_MIN << load.failures.min(16);
+            load.failures = load.failures.saturating_add(1);
+            load.at = Some(now.mono_ms + pause_ms.min(LOAD_PAUSE_MS_MAX));
+            session.load = Some(load);
             self.rearm_session(slot);
             return;
         }
-        session.load_failures = 0;
+        load.failures = 0;
+        session.load = Some(load);
         self.feed(now, slot);
     }
 }

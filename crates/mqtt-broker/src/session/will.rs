@@ -101,8 +101,10 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        if session.load_at.is_some_and(|at| at <= now.mono_ms) {
-            session.load_at = None;
+        if let Some(load) = &mut session.load
+            && load.at.is_some_and(|at| at <= now.mono_ms)
+        {
+            load.at = None;
             self.feed(now, slot);
         }
         self.rearm_session(slot);
