@@ -142,7 +142,7 @@ impl Committer {
             sequence: self.end.sequence + 1,
             now_ms: self.shared.context.now_ms(),
             full: self.shared.is_full(),
-            unit_bytes_max: self.shared.context.wal_bytes_max / 8,
+            unit_bytes_max: self.shared.context.unit_bytes_max(),
         }
     }
 
@@ -156,7 +156,7 @@ impl Committer {
             complete: false,
         });
         let mut terms = self.terms();
-        let group_bytes_max = GROUP_BYTES_MAX.min(self.shared.context.wal_bytes_max / 8);
+        let group_bytes_max = GROUP_BYTES_MAX.min(self.shared.context.unit_bytes_max());
         for unit in units {
             let admin = !unit.admin.is_empty();
             // An admin step is decided on what is applied, so it gets a commit of its own.

@@ -16,6 +16,11 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The largest unit that is taken: the write-ahead file holds several.
+    pub(crate) fn unit_bytes_max(&self) -> u64 {
+        self.wal_bytes_max / 8
+    }
+
     pub(crate) fn wal_dir(&self) -> PathBuf {
         self.options.dir.join("wal")
     }

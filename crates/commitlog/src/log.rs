@@ -254,6 +254,11 @@ impl Log {
             .load(Ordering::Acquire)
     }
 
+    /// The largest [`Unit`] that is taken, in bytes of [`Unit::size_bytes`].
+    pub fn unit_bytes_max(&self) -> u64 {
+        self.handle.shared.context.unit_bytes_max()
+    }
+
     pub fn stats(&self) -> Stats {
         let shared = &self.handle.shared;
         let counters = &shared.counters;

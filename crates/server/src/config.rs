@@ -139,7 +139,8 @@ impl Listeners {
 pub(crate) struct Mqtt {
     /// Threads that serve MQTT, 1 to 256; 0 takes the number of cores. Default 0.
     pub(crate) shards: usize,
-    /// Largest packet taken, 64 B to 256 MiB. Default 16 MiB.
+    /// Largest packet taken, 64 B to 256 MiB; less where its commit would not fit an eighth of
+    /// `log.wal_bytes_max`. Default 16 MiB.
     pub(crate) packet_bytes_max: ByteSize,
     /// Unacknowledged QoS 1 and 2 PUBLISHes taken at once from a Client, 1 to 65,535. Default 1,000.
     pub(crate) receive_maximum: u16,

@@ -156,7 +156,7 @@ impl House {
         let mqtt = Mqtt::start(Setup {
             log: log.clone(),
             flows: Arc::clone(&flows),
-            limits: limits(&config),
+            limits: limits(&config, log.unit_bytes_max()),
             shards: shards(&config),
             internal,
             rules: TopicRules {
@@ -411,11 +411,24 @@ pub(crate) fn log_options(config: &Config, dir: &Path) -> Options {
     options
 }
 
-fn limits(config: &Config) -> Limits {
+/// What a record and a row add to the packet they were made of: the client id, a key, the topic
+/// again, each up to 64 KiB.
+const COPY_BYTES: u64 = 256 << 10;
+
+/// The largest packet whose commit the log takes. At worst the message is in it once for the last
+/// route, once for each that copies, and once as the Retained Message.
+fn packet_bytes_max(config: &Config, unit_bytes_max: u64) -> u32 {
+    let copies = config.route.iter().filter(|route| route.copy).count() as u64 + 2;
+    let room = unit_bytes_max.saturating_sub(copies * COPY_BYTES);
+    let fits = room.max(unit_bytes_max / 2) / copies;
+    u32::try_from(config.mqtt.packet_bytes_max.0.min(fits)).unwrap_or(u32::MAX)
+}
+
+fn limits(config: &Config, unit_bytes_max: u64) -> Limits {
     let mqtt = &config.mqtt;
     let seconds = mqtt.session_expiry_max.0 / 1_000;
     Limits {
-        packet_bytes_max: u32::try_from(mqtt.packet_bytes_max.0).unwrap_or(u32::MAX),
+        packet_bytes_max: packet_bytes_max(config, unit_bytes_max),
         output_bytes_max: usize::try_from(mqtt.output_bytes_max.0).unwrap_or(usize::MAX),
         send_ms_max: mqtt.send_timeout.0,
         connect_ms_max: mqtt.connect_timeout.0,

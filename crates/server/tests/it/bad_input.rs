@@ -113,6 +113,35 @@ fn oversized_packet_is_refused_by_its_head_alone() {
     goes_on(&mut bystander);
 }
 
+#[test]
+fn packet_of_the_announced_size_is_taken_by_the_log() {
+    let home = Home::new();
+    // Each message is routed twice and retained.
+    home.configure(
+        "[log]\nwal_bytes_max = \"16MiB\"\n[[route]]\nfrom = \"#\"\nto = \"one\"\ncopy = true\n\
+         [[route]]\nfrom = \"{all...}\"\nto = \"two\"\nkey = \"{all}\"\n",
+    );
+    let program = home.start();
+    let name = "c".repeat(60_000);
+    let (mut wire, size) = Wire::connect_for_size(program.mqtt(), &Hello::v5(&name));
+    assert_eq!(
+        size,
+        (16 << 20) / 8 / 3 - (256 << 10),
+        "an eighth, in three copies"
+    );
+    let topic = "t".repeat(60_000);
+    let overhead = publish(&topic, &[0; 1 << 16], 1, 1).len() - (1 << 16);
+    let mut bytes = publish(&topic, &vec![7; size - overhead], 1, 1);
+    bytes[0] |= 1;
+    assert_eq!(bytes.len(), size);
+    wire.send(&bytes);
+    assert_eq!(wire.packet(), (0x40, vec![0, 1]), "PUBACK, Success");
+    bytes = publish(&topic, &vec![7; size + 1 - overhead], 1, 1);
+    let (mut wire, _) = Wire::connect(program.mqtt(), &Hello::v5("more"));
+    wire.send(&bytes[..5]);
+    assert_eq!(wire.packet().1[0], 0x95, "Packet too large");
+}
+
 /// ApiVersions 0 by hand; the answer's correlation id.
 fn api_versions(address: SocketAddr) -> i32 {
     let mut stream = TcpStream::connect(address).unwrap();

@@ -120,6 +120,28 @@ impl Wire {
         (wire, body[0] == 1)
     }
 
+    /// Connects with version 5; the Maximum Packet Size of the CONNACK.
+    pub(crate) fn connect_for_size(address: SocketAddr, hello: &Hello<'_>) -> (Self, usize) {
+        let mut wire = Self::open(address);
+        wire.send(&hello.bytes());
+        let (_, body) = wire.packet();
+        let mut at = 3;
+        loop {
+            // Only what our CONNACK says: one byte, two, four bytes of value, by identifier.
+            let value = match body[at] {
+                0x24 | 0x25 | 0x28 | 0x29 | 0x2A => 1,
+                0x13 | 0x21 | 0x22 => 2,
+                0x11 => 4,
+                0x27 => {
+                    let size = body[at + 1..at + 5].try_into().unwrap();
+                    return (wire, u32::from_be_bytes(size) as usize);
+                }
+                other => panic!("property {other:#x} before the Maximum Packet Size"),
+            };
+            at += 1 + value;
+        }
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).unwrap();
     }
