@@ -359,23 +359,26 @@ impl Shard {
         if self.row_steps.is_empty() {
             return;
         }
-        let steps = std::mem::take(&mut self.row_steps);
+        let mut steps = std::mem::take(&mut self.row_steps);
+        // A Session that is not here any more asks again when it is taken up.
+        let sessions = &self.sessions;
+        steps.retain(|step| {
+            let session = sessions.get(step.slot);
+            session.is_some_and(|one| one.number() == step.number && one.has_rows)
+        });
+        if steps.is_empty() {
+            return;
+        }
         let mut changes = Vec::with_capacity(steps.len());
         for step in &steps {
-            let session = self.sessions.get_mut(step.slot);
-            let Some(session) = session.filter(|one| one.number() == step.number) else {
+            let Some(session) = self.sessions.get_mut(step.slot) else {
                 continue;
             };
             session.pending += 1;
             // A floor and its finished identifiers first: the steps may use those again.
             session.take_floor(&mut changes);
         }
-        for step in &steps {
-            let session = self.sessions.get(step.slot);
-            if session.is_some_and(|one| one.number() == step.number && one.has_rows) {
-                changes.push(step.change.clone());
-            }
-        }
+        changes.extend(steps.iter().map(|step| step.change.clone()));
         self.submit(
             Draft {
                 changes,

@@ -3,7 +3,8 @@
 //! For: taking Inputs to the exchange they belong to (`session::*`), ending a round with as few
 //!   effects as possible.
 //! Not for: what an exchange decides; commits and what follows them, see `pending`.
-//! Holds: nothing here waits or fails.
+//! Holds: nothing here waits or fails. What a panic interrupts was either done with its effects, or
+//!   not begun: the driver ends the one connection whose bytes caused it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -82,6 +83,9 @@ pub struct Shard {
     pub(crate) replay: Vec<usize>,
     /// The fault that the history checker must catch: `HEADWATER_FAULT=forget-packet-id`.
     pub(crate) forgets_packet_ids: bool,
+    /// Steps until a panic that a test wants.
+    #[cfg(test)]
+    pub(crate) fuse: Option<u32>,
 }
 
 fn forgets_packet_ids() -> bool {
@@ -128,6 +132,8 @@ impl Shard {
             own: Vec::new(),
             replay: Vec::new(),
             forgets_packet_ids: forgets_packet_ids(),
+            #[cfg(test)]
+            fuse: None,
             shared,
         }
     }
@@ -141,7 +147,6 @@ impl Shard {
     /// Applies one Input. What can be gathered over several Inputs is: flushes, messages to other
     /// shards, commits of rows. Call `settle` before waiting for anything.
     pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
-        std::mem::swap(&mut self.effects, effects);
         self.apply(now, input);
         loop {
             if let Some(message) = self.own.pop() {
@@ -152,12 +157,12 @@ impl Shard {
                 break;
             }
         }
-        std::mem::swap(&mut self.effects, effects);
+        // Behind what a panic left there: a commit that is counted as pending must be asked for.
+        effects.append(&mut self.effects);
     }
 
     /// Ends a round: one Flush a touched connection, one message a shard, one commit of rows.
     pub fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        std::mem::swap(&mut self.effects, effects);
         if !self.feeds.is_empty() {
             self.feed_retained(now);
         }
@@ -185,7 +190,7 @@ impl Shard {
                 self.effects.push(Effect::Flush(connection.id));
             }
         }
-        std::mem::swap(&mut self.effects, effects);
+        effects.append(&mut self.effects);
     }
 
     /// Bytes waiting for that socket.
@@ -298,10 +303,25 @@ impl Shard {
                     if !self.packet(now, at, packet) {
                         return;
                     }
+                    self.burn();
                 }
                 Ok(None) => return self.pause_if_over(at),
                 Err(error) => return self.malformed(now, at, &error),
             }
+        }
+    }
+
+    /// Where a test may want a panic.
+    pub(crate) fn burn(&mut self) {
+        #[cfg(test)]
+        match &mut self.fuse {
+            Some(0) => {
+                self.fuse = None;
+                // Past the hook, which would print each.
+                std::panic::resume_unwind(Box::new("fuse"));
+            }
+            Some(left) => *left -= 1,
+            None => {}
         }
     }
 

@@ -13,9 +13,11 @@ mod pressure;
 mod schedules;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use headwater_mqtt_codec::DisconnectReason;
 
 use crate::{
     Cause, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message, Now, Peer,
@@ -192,6 +194,9 @@ pub(crate) struct World {
     pub(crate) pauses: u64,
     pub(crate) disk: Disk,
     pub(crate) loads_failed: u64,
+    /// Some packets end in a panic.
+    pub(crate) fuses: Option<Random>,
+    pub(crate) panics: u64,
     next_connection: u64,
     pub(crate) forgets_packet_ids: bool,
     limits: Limits,
@@ -219,6 +224,8 @@ impl World {
             pauses: 0,
             disk: Disk::Works,
             loads_failed: 0,
+            fuses: None,
+            panics: 0,
             next_connection: 0,
             forgets_packet_ids: false,
             limits,
@@ -332,7 +339,7 @@ impl World {
             let Some(input) = self.inboxes[shard].pop_front() else {
                 break;
             };
-            self.shards[shard].step(self.now, input, &mut effects);
+            self.step(shard, input, &mut effects);
             any = true;
         }
         if any {
@@ -378,6 +385,27 @@ impl World {
         if relieved || (was_blocked && !blocked) {
             inbox.push_back(Input::Drained { connection });
         }
+    }
+
+    /// What one connection's bytes break ends that connection, as in the server.
+    fn step(&mut self, shard: usize, input: Input, effects: &mut Vec<Effect>) {
+        let (now, core) = (self.now, &mut self.shards[shard]);
+        let (Input::Received { connection, .. } | Input::Drained { connection }) = input else {
+            return core.step(now, input, effects);
+        };
+        if let Some(random) = &mut self.fuses
+            && random.chance(50)
+        {
+            core.fuse = Some(u32::try_from(random.below(3)).unwrap());
+        }
+        let work = AssertUnwindSafe(|| core.step(now, input, effects));
+        if catch_unwind(work).is_err() {
+            self.panics += 1;
+            let reason = DisconnectReason::UnspecifiedError;
+            let input = Input::Disconnect { connection, reason };
+            self.shards[shard].step(now, input, effects);
+        }
+        self.shards[shard].fuse = None;
     }
 
     fn carry_out(&mut self, shard: usize, effects: Vec<Effect>) {

@@ -267,6 +267,7 @@ impl Shard {
             then = Then::Acknowledge { qos, id, reason };
         }
         self.commit_publication(publication, changes, None, Some(at), Some(slot), then);
+        self.burn();
     }
 
     /// The commit of a message, with whatever else shall happen in it.

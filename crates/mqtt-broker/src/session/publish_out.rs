@@ -419,8 +419,10 @@ impl Shard {
             };
             match self.payload(slot, &owed) {
                 Some(Some(message)) => {
-                    self.pop_owed(slot);
+                    // In this order: at every moment it is somewhere.
                     self.send_owed(now, slot, at, owed, &message);
+                    self.burn();
+                    self.pop_owed(slot);
                 }
                 Some(None) => {
                     self.pop_owed(slot);

@@ -486,3 +486,19 @@ fn what_the_log_has_let_go_is_counted() {
     assert_eq!(world.read(subscriber), Vec::<u8>::new());
     assert_eq!(world.shards[0].counts().dropped_gone, 1);
 }
+
+#[test]
+fn a_bug_behind_a_commit_ends_one_connection_and_no_more() {
+    let mut world = World::new(1, Limits::default());
+    let one = live(&mut world, 0, &connect_v5('a', "02", "00", ""));
+    let other = live(&mut world, 0, &connect_v5('b', "02", "00", ""));
+    // QoS 1 to "routed/x", twice in one read.
+    let publish = hex("32 0d 0008 726f757465642f78 0001 00");
+    world.shards[0].fuse = Some(0);
+    let answer = exchange(&mut world, one, &[&publish[..], &publish[..]].concat());
+    assert_eq!((world.panics, world.log.syncs), (1, 1), "its first commit");
+    assert_eq!((answer[0], answer[2]), (0xe0, 0x80));
+    assert!(!world.is_open(one));
+    assert_eq!(exchange(&mut world, other, &publish), hex("40 02 0001"));
+    assert_eq!(world.shards[0].pending_commits(), 0);
+}

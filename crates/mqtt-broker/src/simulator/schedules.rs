@@ -47,6 +47,7 @@ impl Schedule {
         if random.chance(3) {
             world.disk = Disk::FailsAtTimes(Random::new(seed));
         }
+        world.fuses = random.chance(3).then(|| Random::new(seed));
         for shard in &mut world.shards {
             shard.forgets_packet_ids = forgets_packet_ids;
         }
@@ -296,6 +297,7 @@ impl Schedule {
     /// Everybody connects and reads until nothing moves any more.
     fn come_to_rest(&mut self) -> Result<(), String> {
         self.world.disk = Disk::Works;
+        self.world.fuses = None;
         let mut waited = false;
         for _ in 0..10_000 {
             self.world.log.full = false;
@@ -352,7 +354,8 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 fn what_is_acknowledged_is_delivered_once_and_in_order() {
     let (mut deliveries, mut acknowledged, mut crashes, mut takeovers) = (0, 0, 0, 0);
     let (mut trimmed, mut rewritten, mut copied) = (0, 0, 0);
-    let (mut injections, mut refused, mut stops, mut loads_failed) = (0, 0, 0, 0);
+    let (mut injections, mut refused, mut stops) = (0, 0, 0);
+    let (mut loads_failed, mut panics) = (0, 0);
     for seed in seeds(1_500) {
         let mut schedule = Schedule::new(seed, false);
         if let Err(finding) = schedule.run(1_500) {
@@ -366,6 +369,7 @@ fn what_is_acknowledged_is_delivered_once_and_in_order() {
         refused += schedule.refused;
         stops += schedule.stops;
         loads_failed += schedule.world.loads_failed;
+        panics += schedule.world.panics;
         trimmed += schedule.world.keeper.trimmed;
         rewritten += schedule.world.keeper.rewritten;
         copied += schedule.world.keeper.copied;
@@ -374,13 +378,13 @@ fn what_is_acknowledged_is_delivered_once_and_in_order() {
         "{deliveries} deliveries, {acknowledged} acknowledged, {crashes} crashes, \
          {takeovers} takeovers, {trimmed} trimmed, {rewritten} rewritten, {copied} copied, \
          {injections} injected, {refused} of them refused, {stops} stops, \
-         {loads_failed} failed reads"
+         {loads_failed} failed reads, {panics} panics"
     );
     if std::env::var("HEADWATER_SEED").is_err() {
         assert!(deliveries > 10_000 && acknowledged > 10_000 && crashes > 500 && takeovers > 500);
         assert!(trimmed > 10_000 && rewritten > 1_000 && copied > 300);
         assert!(injections > 10_000 && refused > 100 && stops > 500);
-        assert!(loads_failed > 300);
+        assert!(loads_failed > 300 && panics > 300);
     }
 }
 
