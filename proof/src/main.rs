@@ -224,8 +224,8 @@ fn run(command: Command) -> anyhow::Result<bool> {
                 sample,
             })?;
             println!(
-                "kill -9 at the Nth write-path call: {} fired, {} not reached, {} acknowledged, {} failed",
-                outcome.fired, outcome.not_reached, outcome.acked, outcome.failed
+                "kill -9 at the Nth write-path call: {} fired, the deepest at call {}, {} not reached, {} acknowledged, {} failed",
+                outcome.fired, outcome.deepest, outcome.not_reached, outcome.acked, outcome.failed
             );
             let failed = usize::try_from(outcome.failed)?;
             Ok(result(usize::try_from(outcome.fired)? - failed, failed))

@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use rand::RngExt;
 
-use super::{Bench, strace};
+use super::{Bench, STOP_AT_NAMED, strace};
 use crate::history::Op;
 use crate::load::Cast;
 use crate::trial::Trial;
@@ -39,6 +39,7 @@ fn attempt(bench: &Bench, nth: u32) -> anyhow::Result<String> {
     let (setup, folder) = bench.setup("eio")?;
     let trace = folder.join("strace.log");
     let options = [
+        STOP_AT_NAMED.to_owned(),
         "-e".to_owned(),
         "trace=fdatasync".to_owned(),
         "-e".to_owned(),

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Bench, strace};
+use super::{Bench, STOP_AT_NAMED, strace};
 use crate::history::{Event, Op};
 use crate::load::Cast;
 use crate::trial::Trial;
@@ -40,6 +40,7 @@ pub fn run(bench: &Bench) -> anyhow::Result<Findings> {
     let (setup, folder) = bench.setup("order")?;
     let trace = folder.join("strace.log");
     let options = [
+        STOP_AT_NAMED.to_owned(),
         "-e".to_owned(),
         "trace=openat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,fsync,fdatasync".to_owned(),
         "-e".to_owned(),

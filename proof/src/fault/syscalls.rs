@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,8 @@ pub const WRITE_PATH: [&str; 14] = [
 ];
 /// A sample draws N from here: the first calls are those of a start, the later ones those of commits.
 const SAMPLE_N_MAX: u32 = 120;
+/// A run that gets no deeper shows too little.
+const DEEPEST_MIN: u32 = 3;
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -53,6 +55,8 @@ pub struct Outcome {
     /// The program came to its end before its Nth call of that name.
     pub not_reached: u32,
     pub failed: u32,
+    /// The largest N that fired.
+    pub deepest: u32,
     pub acked: u64,
 }
 
@@ -71,6 +75,12 @@ pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         Some(count) => sample(plan, count, &mut outcome)?,
         None => all(plan, &mut outcome)?,
     }
+    // Each thread's first call alone proves little, and a strace that loses its signals gets no further.
+    ensure!(
+        outcome.deepest >= DEEPEST_MIN,
+        "no kill behind call {} of a thread: {outcome:?}",
+        outcome.deepest
+    );
     Ok(outcome)
 }
 
@@ -98,6 +108,9 @@ fn all(plan: &Plan, outcome: &mut Outcome) -> anyhow::Result<()> {
         outcome.not_reached += u32::from(!one.fired);
         outcome.failed += u32::from(one.failed);
         outcome.acked += one.acked;
+        if one.fired {
+            outcome.deepest = outcome.deepest.max(one.nth);
+        }
     }
     for syscall in WRITE_PATH {
         for recovering in [false, true] {
@@ -198,6 +211,7 @@ fn at(plan: &Plan, place: Place, outcome: &mut Outcome) -> anyhow::Result<bool> 
             std::fs::rename(&folder, &kept)?;
         }
     }
+    outcome.deepest = outcome.deepest.max(place.nth);
     Ok(true)
 }
 
@@ -229,7 +243,7 @@ fn attempt(plan: &Plan, place: Place, name: &str, outcome: &mut Outcome) -> anyh
     let Some(status) = trial.watch.fired else {
         return Ok(false);
     };
-    anyhow::ensure!(
+    ensure!(
         status.signal() == Some(9),
         "it ended with {status} instead of being killed"
     );
@@ -237,7 +251,7 @@ fn attempt(plan: &Plan, place: Place, name: &str, outcome: &mut Outcome) -> anyh
     trial.rest_and_read()?;
     let verdict = trial.verdict(1, 0)?;
     outcome.acked += verdict.figures.acked;
-    anyhow::ensure!(verdict.is_clean(), "{verdict}");
+    ensure!(verdict.is_clean(), "{verdict}");
     trial.end()?;
     Ok(true)
 }
