@@ -38,6 +38,8 @@ pub struct Space {
 }
 
 /// A file system. Names become durable by [`sync_dir`](Fs::sync_dir) of their folder only.
+///
+/// EMFILE and ENFILE are told as they are: nothing was opened, and so nothing done.
 pub trait Fs: Send + Sync + 'static {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
     fn create_dir(&self, path: &Path) -> io::Result<()>;
@@ -66,12 +68,13 @@ pub trait File: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
-    /// Makes the file at least `len` long, with zeros that cannot run out of space when written.
+    /// Makes the file at least `len` long, with zeros that do not run out of space when written, as far
+    /// as the file system can promise that.
     fn allocate(&self, len: u64) -> io::Result<()>;
 }
 
 /// Writes all of `bytes`, however often the system takes less or is interrupted.
-pub(crate) fn write_all_at(file: &dyn File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+pub fn write_all_at(file: &dyn File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write_at(bytes, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -98,4 +101,17 @@ pub(crate) fn read_full_at(file: &dyn File, into: &mut [u8], offset: u64) -> io:
         }
     }
     Ok(filled)
+}
+
+/// Makes the file `len` long by writing zeros behind its end.
+pub(crate) fn write_zeros(file: &dyn File, len: u64) -> io::Result<()> {
+    const CHUNK: usize = 1 << 20;
+    let zeros = vec![0; CHUNK];
+    let mut at = file.len()?;
+    while at < len {
+        let count = usize::try_from(len - at).unwrap_or(CHUNK).min(CHUNK);
+        write_all_at(file, zeros.get(..count).unwrap_or_default(), at)?;
+        at += count as u64;
+    }
+    Ok(())
 }

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::Errno;
 
-use super::{Entry, File, Fs, Open, Space};
+use super::{Entry, File, Fs, Open, Space, write_zeros};
 
 /// The operating system's files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,7 +111,41 @@ impl File for RealFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len)?;
-        Ok(())
+        allocated(
+            self,
+            len,
+            rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len),
+        )
+    }
+}
+
+/// Some file systems (ZFS, NFS before 4.2) know no `fallocate`: zeros are written there.
+fn allocated(file: &dyn File, len: u64, told: rustix::io::Result<()>) -> io::Result<()> {
+    match told {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, len),
+        told => Ok(told?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{read_full_at, write_all_at};
+    use super::*;
+
+    #[test]
+    fn space_is_taken_with_zeros_where_the_file_system_cannot_set_it_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealFs.open(&dir.path().join("f"), Open::Create).unwrap();
+        write_all_at(&*file, b"kept", 0).unwrap();
+        for len in [3 << 20 | 5, 10] {
+            allocated(&*file, len, Err(Errno::OPNOTSUPP)).unwrap();
+            assert_eq!(file.len().unwrap(), 3 << 20 | 5, "it never shrinks");
+        }
+        let mut bytes = vec![1; 3 << 20 | 5];
+        assert_eq!(read_full_at(&*file, &mut bytes, 0).unwrap(), bytes.len());
+        assert_eq!(bytes[..4], *b"kept");
+        assert!(bytes[4..].iter().all(|byte| *byte == 0));
+        let full = allocated(&*file, 1 << 30, Err(Errno::NOSPC)).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
     }
 }
