@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::checkpoint::{Checkpoint, is_full};
+use crate::checkpoint::Checkpoint;
 use crate::frame;
 use crate::group::{Group, Terms};
 use crate::options::Durability;
@@ -20,6 +20,7 @@ use crate::record::BatchHeader;
 use crate::recovery::Recovered;
 use crate::shared::{CheckpointState, Done, Shared, Submission, wait};
 use crate::state::State;
+use crate::trouble::Trouble;
 use crate::unit::{Admin, CommitError, Lane, PartitionId, Receipt, Unit};
 use crate::wal::{self, ChainEnd, WalFile};
 
@@ -56,6 +57,19 @@ pub(crate) struct Committer {
     synced_at: Instant,
     full_checked_at: Instant,
     checkpoint_wanted: bool,
+    checkpoint_waits: Warned,
+}
+
+/// Whether it was said that a checkpoint waits for descriptors: once is enough.
+#[derive(Default)]
+struct Warned(bool);
+
+impl Warned {
+    fn warn(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.0, true) {
+            tracing::warn!(%error, "a checkpoint waits: raise the limit of open files");
+        }
+    }
 }
 
 impl Committer {
@@ -75,6 +89,7 @@ impl Committer {
             synced_at: now,
             full_checked_at: now,
             checkpoint_wanted: false,
+            checkpoint_waits: Warned::default(),
         }
     }
 
@@ -284,7 +299,7 @@ impl Committer {
     }
 
     fn write_failed(&self, error: &io::Error) -> CommitError {
-        if is_full(error) {
+        if Trouble::of(error) == Trouble::Full {
             self.note_full();
             return CommitError::Full;
         }
@@ -392,31 +407,38 @@ impl Committer {
         now.map_or(0, |now| i64::from_be_bytes(*now))
     }
 
-    /// What is committed must be applied: a full disk gets the reserve, and then time.
+    /// What is committed must be applied, however long that takes.
     fn until_done(&mut self, mut apply: impl FnMut(&mut State) -> io::Result<()>) {
+        let mut again = false;
         while self.shared.failure.get().is_none() {
-            match apply(&mut self.state) {
-                Ok(()) => return,
-                Err(error) if is_full(&error) => {
-                    self.shared.give_up_reserve();
-                    if let Ok(()) = apply(&mut self.state) {
-                        return;
-                    }
-                    if self
-                        .shared
-                        .queue
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .closing
-                    {
-                        // The write-ahead file has it; the next start applies it.
-                        self.shared.fail("the disk stayed full at the end", &error);
-                    }
-                    std::thread::sleep(APPLY_RETRY);
-                }
-                Err(error) => self.shared.fail("a segment cannot be written", &error),
+            let Err(error) = apply(&mut self.state) else {
+                return;
+            };
+            if let Err(error) = self.help(error, again) {
+                self.shared.fail("a segment cannot be written", &error);
             }
+            again = true;
         }
+    }
+
+    /// A full disk gets the reserve, a want of descriptors those of the other segments; if that was not
+    /// enough, both get time. But not past the end: the write-ahead file has it, and the next start
+    /// applies it.
+    fn help(&mut self, error: io::Error, again: bool) -> io::Result<()> {
+        match Trouble::of(&error) {
+            Trouble::Full => self.shared.give_up_reserve(),
+            Trouble::Descriptors => self.state.close_files()?,
+            Trouble::Broken => return Err(error),
+        }
+        if again {
+            let shared = &self.shared;
+            let queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if queue.closing {
+                return Err(error);
+            }
+            drop(wait(&shared.for_committer, queue, Some(APPLY_RETRY)));
+        }
+        Ok(())
     }
 
     /// Nothing of the group happened.
@@ -487,12 +509,17 @@ impl Committer {
         match self.switch() {
             Ok(checkpoint) => {
                 self.checkpoint_wanted = false;
+                self.checkpoint_waits = Warned::default();
                 let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
                 queue.checkpoint = CheckpointState::Waiting(Box::new(checkpoint));
                 shared.for_checkpoint.notify_one();
             }
-            Err(error) if is_full(&error) => self.note_full(),
-            Err(error) => shared.fail("a checkpoint cannot begin", &error),
+            Err(error) => match Trouble::of(&error) {
+                Trouble::Full => self.note_full(),
+                // Nothing was written: it begins with a later commit.
+                Trouble::Descriptors => self.checkpoint_waits.warn(&error),
+                Trouble::Broken => shared.fail("a checkpoint cannot begin", &error),
+            },
         }
     }
 
@@ -504,7 +531,7 @@ impl Committer {
             self.synced = true;
         }
         let next = WalFile::create(&context, self.wal.number + 1, context.wal_bytes_max / 2)?;
-        let checkpoint = Checkpoint::take(&mut self.state, next.number, self.end)?;
+        let checkpoint = Checkpoint::take(&mut self.state, next.number, self.end);
         self.wal = next;
         Ok(checkpoint)
     }
@@ -558,32 +585,43 @@ pub(crate) fn run_checkpoints(shared: &Shared) {
             queue = wait(&shared.for_checkpoint, queue, None);
         };
         drop(queue);
-        loop {
-            match checkpoint.run(&shared.context) {
-                Ok(()) => {
-                    shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-                    break;
-                }
-                Err(crate::checkpoint::Failure::Full) => {
-                    shared.give_up_reserve();
-                    let queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                    if queue.closing {
-                        // The write-ahead files have it all.
-                        break;
-                    }
-                    drop(wait(&shared.for_checkpoint, queue, Some(APPLY_RETRY)));
-                }
-                Err(crate::checkpoint::Failure::Sync(error)) => {
-                    shared.fail("a checkpoint cannot be synced", &error);
-                    break;
-                }
-            }
-        }
+        let finished = finish(shared, &mut checkpoint);
         let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(queue.checkpoint, CheckpointState::End) {
+        if !finished || matches!(queue.checkpoint, CheckpointState::End) {
+            // A later one would not have what this one was to sync.
+            queue.checkpoint = CheckpointState::End;
+            shared.for_committer.notify_one();
             return;
         }
         queue.checkpoint = CheckpointState::Finished;
         shared.for_committer.notify_one();
+    }
+}
+
+/// Carries a checkpoint out, however long it lacks space or descriptors. False when the log failed, or
+/// is to end before: the write-ahead files have it all.
+fn finish(shared: &Shared, checkpoint: &mut Checkpoint) -> bool {
+    let mut waits = Warned::default();
+    loop {
+        let error = match checkpoint.run(&shared.context) {
+            Ok(()) => {
+                shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+                return true;
+            }
+            Err(error) => error,
+        };
+        match Trouble::of(&error) {
+            Trouble::Full => shared.give_up_reserve(),
+            Trouble::Descriptors => waits.warn(&error),
+            Trouble::Broken => {
+                shared.fail("a checkpoint failed", &error);
+                return false;
+            }
+        }
+        let queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.closing || shared.failure.get().is_some() {
+            return false;
+        }
+        drop(wait(&shared.for_checkpoint, queue, Some(APPLY_RETRY)));
     }
 }

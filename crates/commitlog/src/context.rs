@@ -3,22 +3,52 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::files::Files;
-use crate::fs::{File, Fs};
+use crate::fs::{Entry, File, Fs, Open};
 use crate::options::Options;
+use crate::trouble::{lacks_descriptors, sync_failed};
 
 pub(crate) struct Context {
     pub(crate) fs: Arc<dyn Fs>,
     pub(crate) options: Options,
     pub(crate) wal_bytes_max: u64,
     pub(crate) files: Files,
+    /// A sync failed: none is called any more, whatever thread would.
+    sync_failed: AtomicBool,
 }
+
+/// Of [`Options::open_files_max`] the readers, the writers and a checkpoint get one each.
+const FILE_SHARES: usize = 3;
 
 impl Context {
     /// The largest unit that is taken: the write-ahead file holds several.
     pub(crate) fn unit_bytes_max(&self) -> u64 {
         self.wal_bytes_max / 8
+    }
+
+    pub(crate) fn new(fs: Arc<dyn Fs>, options: Options, wal_bytes_max: u64) -> Self {
+        Self {
+            files: Files::new(Arc::clone(&fs), options.open_files_max / FILE_SHARES),
+            fs,
+            options,
+            wal_bytes_max,
+            sync_failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Most segment files that are open for writing; a checkpoint may hold as many that it syncs.
+    pub(crate) fn written_files_max(&self) -> usize {
+        (self.options.open_files_max / FILE_SHARES).max(1)
+    }
+
+    pub(crate) fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        self.files.open(path, how)
+    }
+
+    pub(crate) fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        self.files.with_descriptor(|| self.fs.list(dir))
     }
 
     pub(crate) fn wal_dir(&self) -> PathBuf {
@@ -41,21 +71,43 @@ impl Context {
         (self.options.clock)()
     }
 
+    /// A failure ends the log: nothing is synced after it.
     pub(crate) fn sync(&self, file: &dyn File) -> io::Result<()> {
+        self.no_sync_failed()?;
         let synced = file.sync();
         #[cfg(any(test, faults))]
         if synced.is_err() && self.has_fault(crate::options::Fault::RetryFsync) {
             return file.sync();
         }
-        synced
+        synced.map_err(|error| self.note_failed_sync(error))
     }
 
+    /// As [`sync`](Self::sync), but a folder that is not there, or that no descriptor was left for, was
+    /// not synced at all and says so.
     pub(crate) fn sync_dir(&self, path: &Path) -> io::Result<()> {
         #[cfg(any(test, faults))]
         if self.has_fault(crate::options::Fault::SkipDirFsync) {
             return Ok(());
         }
-        self.fs.sync_dir(path)
+        self.no_sync_failed()?;
+        match self.files.with_descriptor(|| self.fs.sync_dir(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound || lacks_descriptors(&error) => {
+                Err(error)
+            }
+            synced => synced.map_err(|error| self.note_failed_sync(error)),
+        }
+    }
+
+    fn no_sync_failed(&self) -> io::Result<()> {
+        match self.sync_failed.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(sync_failed(io::Error::other("an earlier one did"))),
+        }
+    }
+
+    fn note_failed_sync(&self, error: io::Error) -> io::Error {
+        self.sync_failed.store(true, Ordering::Release);
+        sync_failed(error)
     }
 
     #[cfg(any(test, faults))]

@@ -32,6 +32,7 @@ mod snapshot;
 mod state;
 mod tables;
 mod topics;
+mod trouble;
 mod unit;
 mod wal;
 mod writer;

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use crate::committer::{Committer, run_checkpoints};
 use crate::context::Context;
 use crate::error::{CloseError, OpenError};
-use crate::files::Files;
 use crate::fs::Fs;
 use crate::options::Options;
 use crate::partition::Partition;
@@ -77,12 +76,7 @@ impl Log {
         let wal_bytes_max = options
             .wal_bytes_max
             .unwrap_or_else(|| WAL_BYTES_MAX.min(space.total / 16));
-        let context = Arc::new(Context {
-            files: Files::new(Arc::clone(&fs), options.open_files_max),
-            fs,
-            wal_bytes_max: wal_bytes_max.max(WAL_BYTES_MIN),
-            options,
-        });
+        let context = Arc::new(Context::new(fs, options, wal_bytes_max.max(WAL_BYTES_MIN)));
         recovery::prepare(&context)?;
         let recovered = recovery::recover(&context)?;
         let numbers = (recovered.frames, recovered.torn_bytes);

@@ -68,7 +68,9 @@ pub struct Options {
     pub backlog_bytes_max: u64,
     /// Most partitions of all topics together.
     pub partitions_max: u32,
-    /// Most segment files held open for reading; as many again for writing.
+    /// Most files of partitions held open at once: a third each for readers, for appending and for
+    /// the checkpoint under way. What a third cannot hold is closed and opened again when needed;
+    /// a file that was appended to is synced first. Default 768.
     pub open_files_max: usize,
     /// Idempotent producers remembered a partition; the one idle longest is forgotten first.
     pub producers_max: usize,
@@ -93,7 +95,7 @@ impl Options {
             message_bytes_max: 1_048_588,
             backlog_bytes_max: 16 << 30,
             partitions_max: 10_000,
-            open_files_max: 256,
+            open_files_max: 768,
             producers_max: 10_000,
             producer_expiry_ms: DAY_MS,
             clock: Arc::new(wall_clock_ms),

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::checkpoint::{self, Checkpoint, Failure};
+use crate::checkpoint::{self, Checkpoint};
 use crate::context::Context;
 use crate::entry::{self, Entry};
 use crate::error::OpenError;
 use crate::fs::{File, Open, read_full_at, write_all_at};
-use crate::index::{Indexes, OFFSET_ENTRY_LEN, OffsetEntry, TIME_ENTRY_LEN, TimeEntry};
+use crate::index::{Indexes, OffsetEntry, TimeEntry};
 use crate::partition;
 use crate::record::varint::Reader;
 use crate::record::{BatchHeader, HEADER_LEN};
@@ -40,7 +40,7 @@ pub(crate) struct Recovered {
 /// Makes the folders and the format file, or checks them.
 pub(crate) fn prepare(context: &Context) -> Result<(), OpenError> {
     let path = context.options.dir.join("format");
-    match context.fs.open(&path, Open::Read) {
+    match context.open(&path, Open::Read) {
         Ok(file) => check_format(&path, &*file)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let text = format!("version = {FORMAT_VERSION}\nfeatures = {FORMAT_FEATURES}\n");
@@ -65,7 +65,7 @@ pub(crate) fn make_dir(context: &Context, dir: &Path) -> io::Result<()> {
 
 fn write_format(context: &Context, path: &Path, text: &str) -> io::Result<()> {
     let fresh = path.with_extension("new");
-    let file = context.fs.open(&fresh, Open::Create)?;
+    let file = context.open(&fresh, Open::Create)?;
     write_all_at(&*file, text.as_bytes(), 0)?;
     context.sync(&*file)?;
     context.fs.rename(&fresh, path)
@@ -134,11 +134,8 @@ pub(crate) fn recover(context: &Arc<Context>) -> Result<Recovered, OpenError> {
     let io = |error| OpenError::io(&dir, error);
     let wal =
         WalFile::create(context, replayed.next_number, context.wal_bytes_max / 2).map_err(io)?;
-    let mut checkpoint = Checkpoint::take(&mut state, wal.number, replayed.end).map_err(io)?;
-    checkpoint.run(context).map_err(|failure| match failure {
-        Failure::Full => io(io::ErrorKind::StorageFull.into()),
-        Failure::Sync(error) => io(error),
-    })?;
+    let mut checkpoint = Checkpoint::take(&mut state, wal.number, replayed.end);
+    checkpoint.run(context).map_err(io)?;
     Ok(Recovered {
         state,
         wal,
@@ -153,7 +150,6 @@ pub(crate) fn recover(context: &Arc<Context>) -> Result<Recovered, OpenError> {
 fn refuse_orphans(context: &Context) -> Result<u64, OpenError> {
     let dir = context.log_dir();
     let entries = context
-        .fs
         .list(&dir)
         .map_err(|error| OpenError::io(&dir, error))?;
     let numbers = wal::list(context).map_err(|error| OpenError::io(&dir, error))?;
@@ -220,7 +216,6 @@ fn remove_strays(context: &Context, partitions: &[PartitionMark]) -> Result<(), 
         .map(|mark| (format!("{}-{}", mark.topic, mark.index), mark))
         .collect();
     for folder in context
-        .fs
         .list(&log_dir)
         .map_err(|error| io(&log_dir, error))?
     {
@@ -231,7 +226,7 @@ fn remove_strays(context: &Context, partitions: &[PartitionMark]) -> Result<(), 
             }
             continue;
         };
-        for file in context.fs.list(&dir).map_err(|error| io(&dir, error))? {
+        for file in context.list(&dir).map_err(|error| io(&dir, error))? {
             let base = file
                 .name
                 .split_once('.')
@@ -259,7 +254,7 @@ fn restore_segment(
     let segment = Segment::from_mark(dir, mark, None);
     let path = segment.path();
     let io = |error| OpenError::io(path, error);
-    let file = match context.fs.open(path, Open::Write) {
+    let file = match context.open(path, Open::Write) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(OpenError::damaged(path, 0, "the segment is missing"));
         }
@@ -276,65 +271,67 @@ fn restore_segment(
     if len > mark.len {
         file.set_len(mark.len).map_err(io)?;
     }
-    let indexes = match load_indexes(context, &segment, mark) {
-        Some(indexes) if newest => Some(resume_indexes(&*file, path, mark, indexes)?),
-        Some(_) => None,
-        None => {
-            let rebuilt = rebuild_indexes(&*file, path, mark)?;
-            // Written as a whole by the checkpoint that ends recovery, or right here.
-            (mark.offset_entries, mark.time_entries) = (0, 0);
-            if newest {
-                Some(rebuilt)
-            } else {
-                write_indexes(context, &segment, &rebuilt, &mut mark)?;
-                None
-            }
+    let Some(indexes) = load_indexes(context, &segment, mark)? else {
+        let rebuilt = rebuild_indexes(&*file, path, mark)?;
+        (mark.offset_entries, mark.time_entries) = (0, 0);
+        if newest {
+            // Written as a whole by the checkpoint that ends recovery.
+            return Ok(Segment::from_mark(dir, mark, Some(rebuilt)));
         }
+        write_indexes(context, &segment, &rebuilt, &mut mark)?;
+        return Ok(Segment::from_mark(dir, mark, None).with_index_files());
     };
-    Ok(Segment::from_mark(dir, mark, indexes))
+    let indexes = match newest {
+        true => Some(resume_indexes(&*file, path, mark, indexes)?),
+        false => None,
+    };
+    Ok(Segment::from_mark(dir, mark, indexes).with_index_files())
 }
 
 /// The entries that the snapshot says are there; `None` if the files do not have them.
-fn load_indexes(context: &Context, segment: &Segment, mark: SegmentMark) -> Option<Indexes> {
-    let entries = |path: &Path, count: u32, len: usize| {
-        let file = match context.fs.open(path, Open::Write) {
-            Ok(file) => file,
-            // Never written so far.
-            Err(_) => return (count == 0 && mark.len == 0).then(Vec::new),
-        };
-        let bytes_len = count as usize * len;
-        let have = file.len().ok()?;
-        if have > bytes_len as u64 {
-            file.set_len(bytes_len as u64).ok()?;
-        }
-        let mut bytes = vec![0; bytes_len];
-        (read_full_at(&*file, &mut bytes, 0).ok()? == bytes_len).then_some(bytes)
+fn load_indexes(
+    context: &Context,
+    segment: &Segment,
+    mark: SegmentMark,
+) -> Result<Option<Indexes>, OpenError> {
+    let offsets = load_index(context, &segment.index_path(), mark.offset_entries)?;
+    let times = load_index(context, &segment.time_index_path(), mark.time_entries)?;
+    let (Some(offsets), Some(times)) = (offsets, times) else {
+        return Ok(None);
     };
-    let offsets = entries(&segment.index_path(), mark.offset_entries, OFFSET_ENTRY_LEN)?;
-    let times = entries(
-        &segment.time_index_path(),
-        mark.time_entries,
-        TIME_ENTRY_LEN,
-    )?;
-    let offsets: Vec<_> = offsets
-        .as_chunks()
-        .0
-        .iter()
-        .map(|bytes| OffsetEntry::from_bytes(*bytes))
-        .collect();
-    let times: Vec<_> = times
-        .as_chunks()
-        .0
-        .iter()
-        .map(|bytes| TimeEntry::from_bytes(*bytes))
-        .collect();
+    let offsets: Vec<_> = offsets.into_iter().map(OffsetEntry::from_bytes).collect();
+    let times: Vec<_> = times.into_iter().map(TimeEntry::from_bytes).collect();
     let sorted = offsets.is_sorted_by(|a, b| a.position < b.position)
         && offsets.is_sorted_by(|a, b| a.relative_offset < b.relative_offset)
         && times.is_sorted_by(|a, b| a.timestamp_ms < b.timestamp_ms)
         && offsets
             .last()
             .is_none_or(|last| u64::from(last.position) < mark.len);
-    sorted.then(|| Indexes::from_entries(offsets, times))
+    Ok(sorted.then(|| Indexes::from_entries(offsets, times)))
+}
+
+/// The first `count` entries of an index file, which is cut behind them; `None` if it is not there or
+/// does not have them.
+fn load_index<const LEN: usize>(
+    context: &Context,
+    path: &Path,
+    count: u32,
+) -> Result<Option<Vec<[u8; LEN]>>, OpenError> {
+    let file = match context.open(path, Open::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|error| OpenError::io(path, error))?,
+    };
+    let mut bytes = vec![0; count as usize * LEN];
+    let Ok(have) = file.len() else {
+        return Ok(None);
+    };
+    if have > bytes.len() as u64 {
+        file.set_len(bytes.len() as u64)
+            .map_err(|error| OpenError::io(path, error))?;
+    }
+    // What cannot be read is made again from the records.
+    let whole = read_full_at(&*file, &mut bytes, 0).is_ok_and(|filled| filled == bytes.len());
+    Ok(whole.then(|| bytes.as_chunks().0.to_vec()))
 }
 
 /// Counts the batches behind the last entry in, so that the next entry falls where it would have.
@@ -416,7 +413,7 @@ fn write_indexes(
         (segment.time_index_path(), times),
     ] {
         let write = || {
-            let file = context.fs.open(&path, Open::Create)?;
+            let file = context.open(&path, Open::Create)?;
             write_all_at(&*file, &bytes, 0)?;
             context.sync(&*file)?;
             path.parent().map_or(Ok(()), |dir| context.sync_dir(dir))

@@ -1,12 +1,13 @@
 //! One segment: a file of record batches and its two indexes.
 //!
 //! For: what readers need of a segment, whether it still grows or not.
-//! Not for: appending; the partition's one writer does that (`writer`).
+//! Not for: appending; the partition's one writer does that (`writer`). Its index files are written by
+//! checkpoints alone.
 //! Holds: bytes below `len` never change.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use crate::files::Files;
@@ -37,8 +38,24 @@ pub(crate) struct Segment {
     max_timestamp_ms: AtomicI64,
     offset_entries: AtomicU32,
     time_entries: AtomicU32,
-    /// `None` once the segment is closed; the files have them then.
+    /// `None` once the segment is closed and the files have them.
     indexes: RwLock<Option<Indexes>>,
+    /// Both index files are there.
+    has_index_files: AtomicBool,
+}
+
+/// What a checkpoint adds to a segment's index files.
+pub(crate) struct IndexTail {
+    /// The files are made anew, whatever was there.
+    pub(crate) fresh: bool,
+    pub(crate) offsets: Tail,
+    pub(crate) times: Tail,
+}
+
+/// Bytes of one index file, and where they go.
+pub(crate) struct Tail {
+    pub(crate) at: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// The `.log` file of the segment that begins at `base_offset`.
@@ -73,7 +90,14 @@ impl Segment {
             offset_entries: AtomicU32::new(mark.offset_entries),
             time_entries: AtomicU32::new(mark.time_entries),
             indexes: RwLock::new(indexes),
+            has_index_files: AtomicBool::new(false),
         }
+    }
+
+    /// Its index files are there, with the entries that its mark says.
+    pub(crate) fn with_index_files(self) -> Self {
+        self.has_index_files.store(true, Ordering::Release);
+        self
     }
 
     pub(crate) fn mark(&self) -> SegmentMark {
@@ -127,26 +151,44 @@ impl Segment {
             .store(position + u64::from(batch_len), Ordering::Release);
     }
 
-    /// Lends the indexes to the writer; nothing if the segment is closed.
-    pub(crate) fn with_indexes<T>(&self, lend: impl FnOnce(&mut Indexes) -> T) -> Option<T> {
-        self.indexes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_mut()
-            .map(lend)
+    /// Nothing is appended any more: the indexes get their last entry.
+    pub(crate) fn seal(&self) {
+        if let Some(indexes) = &mut *self.indexes.write().unwrap_or_else(PoisonError::into_inner) {
+            indexes.add_time();
+        }
     }
 
-    /// So many entries of each index are in the files.
-    pub(crate) fn indexes_written(&self, offset_entries: usize, time_entries: usize) {
+    /// What the files do not have yet; nothing for a segment without records. From here on the mark
+    /// counts it as written: the caller writes it before that mark counts.
+    pub(crate) fn take_index_tail(&self) -> Option<IndexTail> {
+        let indexes = self.indexes.read().unwrap_or_else(PoisonError::into_inner);
+        let indexes = indexes.as_ref().filter(|_| self.len() > 0)?;
         let count = |entries| u32::try_from(entries).unwrap_or(u32::MAX);
-        self.offset_entries
-            .store(count(offset_entries), Ordering::Release);
-        self.time_entries
-            .store(count(time_entries), Ordering::Release);
+        let offsets_from = self
+            .offset_entries
+            .swap(count(indexes.offsets.len()), Ordering::AcqRel);
+        let times_from = self
+            .time_entries
+            .swap(count(indexes.times.len()), Ordering::AcqRel);
+        let fresh = !self.has_index_files.swap(true, Ordering::AcqRel);
+        let offsets = indexes.offsets.iter().skip(offsets_from as usize);
+        let times = indexes.times.iter().skip(times_from as usize);
+        let tail = IndexTail {
+            fresh,
+            offsets: Tail {
+                at: u64::from(offsets_from) * index::OFFSET_ENTRY_LEN as u64,
+                bytes: offsets.flat_map(|entry| entry.to_bytes()).collect(),
+            },
+            times: Tail {
+                at: u64::from(times_from) * index::TIME_ENTRY_LEN as u64,
+                bytes: times.flat_map(|entry| entry.to_bytes()).collect(),
+            },
+        };
+        (fresh || !tail.offsets.bytes.is_empty() || !tail.times.bytes.is_empty()).then_some(tail)
     }
 
-    /// The files have the whole indexes; memory is given back.
-    pub(crate) fn close(&self) {
+    /// The segment is sealed and the files have the whole indexes: memory is given back.
+    pub(crate) fn drop_indexes(&self) {
         *self.indexes.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 

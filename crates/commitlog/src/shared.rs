@@ -9,6 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::context::Context;
 use crate::tables::Tables;
 use crate::topics::Topics;
+use crate::trouble::Trouble;
 use crate::unit::{CommitError, PartitionId, Receipt, Unit};
 
 /// Gets one result a unit.
@@ -131,7 +132,7 @@ impl Shared {
         }
         let path = self.context.reserve_path();
         let take = || {
-            let file = self.context.fs.open(&path, crate::fs::Open::Create)?;
+            let file = self.context.open(&path, crate::fs::Open::Create)?;
             file.allocate(self.context.wal_bytes_max)
         };
         match take() {
@@ -140,7 +141,7 @@ impl Shared {
                 true
             }
             Err(error) => {
-                if !crate::checkpoint::is_full(&error) {
+                if Trouble::of(&error) != Trouble::Full {
                     tracing::warn!(%error, "the reserve could not be taken");
                 }
                 // What was allocated of it is better free.

@@ -93,7 +93,7 @@ impl Snapshot {
     pub(crate) fn write(&self, context: &Context) -> io::Result<()> {
         let path = context.snapshot_path();
         let fresh = path.with_extension("new");
-        let file = context.fs.open(&fresh, Open::Create)?;
+        let file = context.open(&fresh, Open::Create)?;
         write_all_at(&*file, &MAGIC, 0)?;
         let mut blocks = Blocks {
             file: &*file,
@@ -223,7 +223,7 @@ pub(crate) struct Loaded {
 /// Reads the snapshot; `None` if there is none.
 pub(crate) fn load(context: &Context) -> Result<Option<Loaded>, OpenError> {
     let path = context.snapshot_path();
-    let file = match context.fs.open(&path, Open::Read) {
+    let file = match context.open(&path, Open::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(OpenError::io(&path, error)),

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::context::Context;
 use crate::entry::Step;
+use crate::fs::Open;
 use crate::partition::{self, Partition};
 use crate::producers::Producers;
 use crate::record::BatchHeader;
@@ -88,8 +89,9 @@ impl State {
         header: &BatchHeader,
         now_ms: i64,
     ) -> io::Result<()> {
-        if self.dirty.files.len() > self.context.options.open_files_max {
-            self.close_files()?;
+        let opens = |writer: &Writer| writer.opens_file(batch.len() as u64, header, now_ms);
+        if self.writers.get(&partition).is_some_and(opens) {
+            self.make_file_room()?;
         }
         match self.writers.get_mut(&partition) {
             Some(writer) => writer.append(&self.context, &mut self.dirty, batch, header, now_ms),
@@ -106,14 +108,21 @@ impl State {
         }
     }
 
-    /// Syncs and closes all segment files: there may only be so many open.
-    fn close_files(&mut self) -> io::Result<()> {
-        for file in self.dirty.files.values() {
-            self.context.sync(&**file)?;
+    /// Before a file is opened: there may only be so many.
+    fn make_file_room(&mut self) -> io::Result<()> {
+        if self.dirty.files.len() < self.context.written_files_max() {
+            return Ok(());
         }
-        self.dirty.files.clear();
+        self.close_files()
+    }
+
+    /// Syncs and closes all segment files.
+    pub(crate) fn close_files(&mut self) -> io::Result<()> {
         for writer in self.writers.values_mut() {
             writer.close_file();
+        }
+        for (_, file) in self.dirty.files.drain() {
+            self.context.sync(&*file)?;
         }
         Ok(())
     }
@@ -174,6 +183,7 @@ impl State {
             }
             Step::DeleteTopic { name } => self.delete_topic(name),
             Step::Trim { partition, offset } => {
+                self.make_file_room()?;
                 if let Some(writer) = self.writers.get_mut(partition) {
                     let gone = writer.trim(&self.context, &mut self.dirty, *offset, now_ms)?;
                     gone.iter().for_each(|segment| self.doom(segment));
@@ -203,18 +213,11 @@ impl State {
                 _ => {}
             }
             let segment = Arc::new(Segment::new(&dir, 0, now_ms, 0));
-            let file = self
-                .context
-                .fs
-                .open(&log_path(&dir, 0), crate::fs::Open::Create)?;
-            self.dirty.files.insert(segment.path().to_owned(), file);
+            // Empty: all there is to sync of it is its name.
+            drop(self.context.open(&log_path(&dir, 0), Open::Create)?);
             self.dirty.dirs.insert(dir);
             topic.partitions.push(PartitionId(id));
             fresh.push((PartitionId(id), index, segment));
-            // A topic of many partitions does not need a file open for each.
-            if self.dirty.files.len() > self.context.options.open_files_max {
-                self.close_files()?;
-            }
         }
         self.dirty.dirs.insert(log_dir);
         self.next_partition = self.next_partition.max(first + count);
@@ -259,6 +262,7 @@ impl State {
 
     /// The segment's files go after the next checkpoint; there is no sense in syncing them.
     fn doom(&mut self, segment: &Segment) {
+        self.dirty.sealed.remove(segment.path());
         for path in segment.paths() {
             self.dirty.files.remove(&path);
             self.context.files.forget(&path);

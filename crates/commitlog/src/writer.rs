@@ -28,7 +28,8 @@ pub(crate) struct Writer {
     /// The offset after the last record applied.
     pub(crate) next_offset: u64,
     /// The segment that grows.
-    active: Arc<Segment>,
+    pub(crate) active: Arc<Segment>,
+    /// Open while it is among the dirty ones.
     file: Option<Arc<dyn File>>,
     /// What the group being built adds.
     pub(crate) staged: Staged,
@@ -46,6 +47,8 @@ pub(crate) struct Staged {
 pub(crate) struct Dirty {
     pub(crate) files: hashbrown::HashMap<PathBuf, Arc<dyn File>>,
     pub(crate) dirs: hashbrown::HashSet<PathBuf>,
+    /// Segments that end, whose index files the next checkpoint completes. By path.
+    pub(crate) sealed: hashbrown::HashMap<PathBuf, Arc<Segment>>,
 }
 
 impl Writer {
@@ -107,6 +110,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether an append of such a batch opens a file.
+    pub(crate) fn opens_file(&self, batch_len: u64, header: &BatchHeader, now_ms: i64) -> bool {
+        self.file.is_none() || self.must_roll(batch_len, header, now_ms)
+    }
+
     fn must_roll(&self, batch_len: u64, header: &BatchHeader, now_ms: i64) -> bool {
         let len = self.active.len();
         // Index entries have 32 bits for both.
@@ -121,14 +129,12 @@ impl Writer {
         let file = match &self.file {
             Some(file) => Arc::clone(file),
             None => {
-                let file = context.fs.open(path, Open::Write)?;
+                let file = context.open(path, Open::Write)?;
+                dirty.files.insert(path.to_owned(), Arc::clone(&file));
                 self.file = Some(Arc::clone(&file));
                 file
             }
         };
-        if !dirty.files.contains_key(path) {
-            dirty.files.insert(path.to_owned(), Arc::clone(&file));
-        }
         Ok(file)
     }
 
@@ -142,12 +148,10 @@ impl Writer {
         let dir = self.partition.dir();
         let start_bytes = self.active.start_bytes + self.active.len();
         let fresh = Arc::new(Segment::new(&dir, self.next_offset, now_ms, start_bytes));
-        let file = context
-            .fs
-            .open(&log_path(&dir, self.next_offset), Open::Create)?;
-        self.active.with_indexes(super::index::Indexes::add_time);
-        self.write_indexes(context, dirty)?;
-        self.active.close();
+        let file = context.open(&log_path(&dir, self.next_offset), Open::Create)?;
+        self.active.seal();
+        let sealed = Arc::clone(&self.active);
+        dirty.sealed.insert(sealed.path().to_owned(), sealed);
         dirty
             .files
             .insert(fresh.path().to_owned(), Arc::clone(&file));
@@ -157,29 +161,6 @@ impl Writer {
         self.partition.set_segments(segments);
         self.active = fresh;
         self.file = Some(file);
-        Ok(())
-    }
-
-    /// Brings the files of the growing segment's indexes up to what memory has.
-    pub(crate) fn write_indexes(&self, context: &Context, dirty: &mut Dirty) -> io::Result<()> {
-        let segment = &self.active;
-        let mark = segment.mark();
-        let (offset_from, time_from) = (mark.offset_entries as usize, mark.time_entries as usize);
-        let fresh = segment.with_indexes(|indexes| {
-            let offsets = indexes.offsets.iter().skip(offset_from);
-            let times = indexes.times.iter().skip(time_from);
-            let offsets: Vec<u8> = offsets.flat_map(|entry| entry.to_bytes()).collect();
-            let times: Vec<u8> = times.flat_map(|entry| entry.to_bytes()).collect();
-            (offsets, times, indexes.offsets.len(), indexes.times.len())
-        });
-        let Some((offsets, times, offset_entries, time_entries)) = fresh else {
-            return Ok(());
-        };
-        let at = (offset_from * super::index::OFFSET_ENTRY_LEN) as u64;
-        write_index(context, dirty, segment.index_path(), &offsets, at)?;
-        let at = (time_from * super::index::TIME_ENTRY_LEN) as u64;
-        write_index(context, dirty, segment.time_index_path(), &times, at)?;
-        segment.indexes_written(offset_entries, time_entries);
         Ok(())
     }
 
@@ -210,29 +191,7 @@ impl Writer {
     }
 
     /// Closes the file; it is opened again when needed.
-    pub(crate) fn close_file(&mut self) -> bool {
-        self.file.take().is_some()
+    pub(crate) fn close_file(&mut self) {
+        self.file = None;
     }
-}
-
-fn write_index(
-    context: &Context,
-    dirty: &mut Dirty,
-    path: PathBuf,
-    bytes: &[u8],
-    at: u64,
-) -> io::Result<()> {
-    let file = if at == 0 {
-        if let Some(dir) = path.parent() {
-            dirty.dirs.insert(dir.to_owned());
-        }
-        context.fs.open(&path, Open::Create)?
-    } else if bytes.is_empty() {
-        return Ok(());
-    } else {
-        context.fs.open(&path, Open::Write)?
-    };
-    write_all_at(&*file, bytes, at)?;
-    dirty.files.insert(path, file);
-    Ok(())
 }

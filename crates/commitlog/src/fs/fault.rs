@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::{Entry, File, Fs, Open, Space};
 
@@ -74,11 +74,44 @@ impl Plan {
     }
 }
 
+/// The descriptors of a process: files, and folders while they are listed or synced.
+#[derive(Debug)]
+struct Descriptors {
+    open: AtomicUsize,
+    most: AtomicUsize,
+    max: AtomicUsize,
+    refused: AtomicU64,
+}
+
+/// One of them; given back when dropped.
+struct Descriptor(Arc<Descriptors>);
+
+impl Descriptor {
+    /// EMFILE when there is none left.
+    fn take(all: &Arc<Descriptors>) -> io::Result<Self> {
+        let open = all.open.fetch_add(1, Ordering::AcqRel) + 1;
+        let taken = Self(Arc::clone(all));
+        if open > all.max.load(Ordering::Acquire) {
+            all.refused.fetch_add(1, Ordering::AcqRel);
+            return Err(rustix::io::Errno::MFILE.into());
+        }
+        all.most.fetch_max(open, Ordering::AcqRel);
+        Ok(taken)
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Passes everything on, but the chosen operation fails.
 #[derive(Clone)]
 pub struct FaultFs {
     inner: Arc<dyn Fs>,
     plan: Arc<Plan>,
+    descriptors: Arc<Descriptors>,
 }
 
 impl FaultFs {
@@ -95,10 +128,44 @@ impl FaultFs {
             healed,
             broken,
         };
+        let descriptors = Descriptors {
+            open: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            max: AtomicUsize::new(usize::MAX),
+            refused: AtomicU64::new(0),
+        };
         Self {
             inner,
             plan: Arc::new(plan),
+            descriptors: Arc::new(descriptors),
         }
+    }
+
+    /// Nothing fails, but at most `max` descriptors are open at once.
+    pub fn with_descriptors(inner: Arc<dyn Fs>, max: usize) -> Self {
+        let fs = Self::new(inner, FaultKind::Io, u64::MAX, false);
+        fs.allow_descriptors(max);
+        fs
+    }
+
+    /// As many may be open from now on; those that are stay so.
+    pub fn allow_descriptors(&self, max: usize) {
+        self.descriptors.max.store(max, Ordering::Release);
+    }
+
+    /// Descriptors that are open now.
+    pub fn open_descriptors(&self) -> usize {
+        self.descriptors.open.load(Ordering::Acquire)
+    }
+
+    /// Most descriptors that were ever open at once.
+    pub fn most_descriptors(&self) -> usize {
+        self.descriptors.most.load(Ordering::Acquire)
+    }
+
+    /// Opens that found no descriptor.
+    pub fn refused_opens(&self) -> u64 {
+        self.descriptors.refused.load(Ordering::Acquire)
     }
 
     /// From now on nothing fails any more.
@@ -131,10 +198,12 @@ impl Fs for FaultFs {
         } else {
             Operation::Other
         })?;
+        let descriptor = Descriptor::take(&self.descriptors)?;
         let inner = self.inner.open(path, how)?;
         Ok(Arc::new(FaultFile {
             inner,
             plan: Arc::clone(&self.plan),
+            _descriptor: descriptor,
         }))
     }
 
@@ -160,11 +229,13 @@ impl Fs for FaultFs {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.plan.pass(Operation::Other)?;
+        let _open = Descriptor::take(&self.descriptors)?;
         self.inner.sync_dir(path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
         self.plan.pass(Operation::Other)?;
+        let _open = Descriptor::take(&self.descriptors)?;
         self.inner.list(path)
     }
 
@@ -182,6 +253,7 @@ impl Fs for FaultFs {
 struct FaultFile {
     inner: Arc<dyn File>,
     plan: Arc<Plan>,
+    _descriptor: Descriptor,
 }
 
 impl File for FaultFile {

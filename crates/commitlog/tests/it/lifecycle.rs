@@ -59,19 +59,6 @@ fn records_read_back_after_close_and_after_a_crash() {
     expect(&recovered);
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 #[test]
 fn a_failing_unit_fails_alone_and_answers_keep_their_order() {
     let dir = tempfile::tempdir().unwrap();

@@ -143,3 +143,17 @@ pub(crate) fn produce(
     let receipt = log.commit(unit([Append { partition, data }]))?;
     Ok(receipt.positions[0].offset)
 }
+
+/// A copy of the directory of a running log is what kill -9 leaves.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
