@@ -400,57 +400,147 @@ fn the_power_cut_finds_a_folder_that_was_not_synced() {
     assert!(!violations(&images, &units).is_empty());
 }
 
-/// A sync fails once and loses what it should have written.
-fn fail_each_sync(fault: Option<Fault>) -> (u64, Vec<String>) {
-    let units = history(&mut Seed(3), 30);
+/// EIO, ENOSPC, EDQUOT: what a sync may fail with.
+const ERRNOS: [i32; 3] = [5, 28, 122];
+
+/// Runs `run` with sync 1, 2, 3 … of a fresh disk failing, and losing what it should have written,
+/// until no sync is left to fail. `run` gives images of the disk, and whether the log reported a
+/// failure. Gives how many syncs failed, and what was wrong.
+fn fail_each_sync(
+    errno: i32,
+    fresh: impl Fn() -> PowerCutFs,
+    run: impl Fn(&PowerCutFs, u64) -> (Vec<Image>, bool),
+    units: &[Unit],
+) -> (u64, Vec<String>) {
     let (mut failed, mut found) = (0, Vec::new());
     for number in 1.. {
-        let fs = PowerCutFs::default();
-        let (mut acked, mut images, mut seed) = (0, Vec::new(), Seed(number));
-        // The first one of all is the format file's.
-        fs.fail_sync_at(number);
-        if let Ok(log) = Log::open(Arc::new(fs.clone()), options(fault)) {
-            for unit in &units {
-                if log.commit(unit.clone()).is_err() {
-                    break;
-                }
-                acked += 1;
-                // The next checkpoint may hide what the write-ahead file lost.
-                if fs.syncs() >= number && images.len() < 4 {
-                    images.push(Image {
-                        fs: fs.cut(&mut seed),
-                        acked,
-                    });
-                }
-            }
-        }
-        if fs.syncs() < number {
-            break;
-        }
+        let fs = fresh();
+        fs.fail_sync_at(number, errno);
+        let (mut images, reported) = run(&fs, number);
+        let syncs = fs.syncs();
+        let Some((path, after)) = syncs
+            .get(number as usize - 1..)
+            .and_then(<[_]>::split_first)
+        else {
+            assert!(!reported, "nothing failed");
+            return (failed, found);
+        };
         failed += 1;
+        if !reported {
+            found.push(format!(
+                "{errno} from the sync of {path:?} was not reported"
+            ));
+        }
+        if after.contains(path) {
+            found.push(format!("{path:?} was synced again after {errno}"));
+        }
+        // The next start reads back what is in memory, also what never reached the disk.
+        let acked = images.last().map_or(0, |image| image.acked);
+        let images_of_restart = take_images(&fs, 50, number, &Arc::new(AtomicUsize::new(acked)));
+        drop(Log::open(Arc::new(fs.clone()), options(None)));
+        images.append(&mut images_of_restart.lock().unwrap());
         images.push(Image {
-            fs: fs.cut(&mut seed),
+            fs: fs.cut(&mut Seed(number)),
             acked,
         });
-        found.extend(violations(&images, &units));
+        found.extend(violations(&images, units));
     }
-    (failed, found)
+    unreachable!("it ends when no sync is left")
+}
+
+/// A history on `fs`, up to the first refusal.
+fn run_to_refusal(
+    fs: &PowerCutFs,
+    with: Options,
+    units: &[Unit],
+    number: u64,
+) -> (Vec<Image>, bool) {
+    let promised = with.durability == Durability::Sync;
+    let (mut acked, mut images, mut seed) = (0, Vec::new(), Seed(number));
+    let mut image = |acked| {
+        let fs = fs.cut(&mut seed);
+        let acked = if promised { acked } else { 0 };
+        images.push(Image { fs, acked });
+    };
+    let mut reported = true;
+    // The first sync of all is the data directory's parent's.
+    if let Ok(log) = Log::open(Arc::new(fs.clone()), with) {
+        let mut late = 2;
+        for unit in units {
+            if log.commit(unit.clone()).is_err() {
+                break;
+            }
+            acked += 1;
+            // The next checkpoint may hide what the write-ahead file lost.
+            if fs.syncs().len() as u64 >= number && late > 0 {
+                late -= 1;
+                image(acked);
+            }
+        }
+        reported = log.close().is_err();
+    }
+    image(acked);
+    (images, reported)
 }
 
 #[test]
-fn a_failed_sync_stops_the_log_and_loses_nothing() {
-    let (failed, found) = fail_each_sync(None);
-    assert!(failed > 30, "{failed}");
-    assert_eq!(found, [""; 0]);
+fn a_failed_sync_ends_the_log_is_not_tried_again_and_loses_nothing() {
+    let units = history(&mut Seed(3), 30);
+    // Without syncs of frames, a switch of write-ahead files has one of its own.
+    let every = ERRNOS.map(|errno| (Durability::Sync, errno));
+    for (durability, errno) in every.into_iter().chain([(Durability::Os, 28)]) {
+        let options = || Options {
+            durability,
+            ..options(None)
+        };
+        let run = |fs: &PowerCutFs, number| run_to_refusal(fs, options(), &units, number);
+        let (failed, found) = fail_each_sync(errno, PowerCutFs::default, run, &units);
+        assert!(failed > 30, "{failed} syncs");
+        assert_eq!(found, [""; 0], "{durability:?}, {errno}");
+    }
+}
+
+#[test]
+fn a_failed_sync_during_recovery_is_not_tried_again_and_loses_nothing() {
+    let units = history(&mut Seed(6), 60);
+    let (mut images, _) = run(&PowerCutFs::default(), &units, 6, 40, None);
+    images.retain(|image| image.acked > 20);
+    assert!(images.len() > 2, "{}", images.len());
+    for (image, errno) in images.iter().zip(ERRNOS.into_iter().cycle()) {
+        // Its indexes have to be made again.
+        let fresh = || {
+            let fs = image.fs.killed();
+            let files = fs.files().into_keys();
+            for path in files.filter(|path| path.extension().is_some_and(|end| end == "index")) {
+                fs.remove_file(&path).unwrap();
+            }
+            fs
+        };
+        let run = |fs: &PowerCutFs, number| {
+            let log = Log::open(Arc::new(fs.clone()), options(None));
+            let reported = log.is_err() || log.is_ok_and(|log| log.close().is_err());
+            let fs = fs.cut(&mut Seed(number));
+            let acked = image.acked;
+            (vec![Image { fs, acked }], reported)
+        };
+        let (failed, found) = fail_each_sync(errno, fresh, run, &units);
+        assert!(failed > 5, "{failed} syncs");
+        assert_eq!(found, [""; 0], "{errno}");
+    }
 }
 
 #[test]
 fn the_power_cut_finds_a_sync_that_was_tried_again() {
-    let (_, found) = fail_each_sync(Some(Fault::RetryFsync));
-    assert!(
-        found.iter().any(|what| what.contains("were acknowledged")),
-        "{found:?}"
-    );
+    let units = history(&mut Seed(3), 30);
+    let faulty = || options(Some(Fault::RetryFsync));
+    let run = |fs: &PowerCutFs, number| run_to_refusal(fs, faulty(), &units, number);
+    let (_, found) = fail_each_sync(5, PowerCutFs::default, run, &units);
+    for what in ["were acknowledged", "was synced again", "not reported"] {
+        assert!(
+            found.iter().any(|found| found.contains(what)),
+            "{what}: {found:?}"
+        );
+    }
 }
 
 /// Fails the Nth operation for N = 1, 2, 3 … until none fails any more.

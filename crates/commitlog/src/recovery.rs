@@ -132,6 +132,7 @@ pub(crate) fn recover(context: &Arc<Context>) -> Result<Recovered, OpenError> {
     }
     let dir = context.options.dir.clone();
     let io = |error| OpenError::io(&dir, error);
+    wal::secure(context, replayed.next_number.saturating_sub(1)).map_err(io)?;
     let wal =
         WalFile::create(context, replayed.next_number, context.wal_bytes_max / 2).map_err(io)?;
     let mut checkpoint = Checkpoint::take(&mut state, wal.number, replayed.end);

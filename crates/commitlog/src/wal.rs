@@ -43,7 +43,7 @@ impl WalFile {
     /// Makes file `number`, on disk with its name when this returns.
     pub(crate) fn create(context: &Context, number: u64, bytes_max: u64) -> io::Result<Self> {
         let path = path(context, number);
-        let file = context.fs.open(&path, Open::Create)?;
+        let file = context.open(&path, Open::Create)?;
         let salt = u64::from(uuid::Uuid::new_v4().as_fields().0);
         let epoch = salt << 32 | number & 0xffff_ffff;
         let mut header = Vec::with_capacity(HEADER_LEN);
@@ -100,9 +100,24 @@ impl WalFile {
     }
 }
 
+/// Puts the header of file `number` and its name on disk, before a next file makes it indispensable:
+/// a sync of the process that made the file may have failed, and what was read back is then in memory
+/// only. What else of the file may be so, the next snapshot stands for.
+pub(crate) fn secure(context: &Context, number: u64) -> io::Result<()> {
+    let file = match context.open(&path(context, number), Open::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    let mut header = [0; HEADER_LEN];
+    let filled = read_full_at(&*file, &mut header, 0)?;
+    write_all_at(&*file, header.get(..filled).unwrap_or_default(), 0)?;
+    context.sync(&*file)?;
+    context.sync_dir(&context.wal_dir())
+}
+
 /// The numbers of the write-ahead files that are there, in order.
 pub(crate) fn list(context: &Context) -> io::Result<Vec<u64>> {
-    let entries = context.fs.list(&context.wal_dir())?;
+    let entries = context.list(&context.wal_dir())?;
     let numbers = entries
         .iter()
         .filter_map(|entry| entry.name.strip_suffix(SUFFIX)?.parse().ok());
@@ -141,13 +156,11 @@ pub(crate) fn replay(
         next_number: first,
         torn_bytes: 0,
     };
-    let mut open_end: Option<(PathBuf, u64)> = None;
     for number in numbers.into_iter().filter(|number| *number >= first) {
         let path = path(context, number);
         let bytes = read_all(context, &path)?;
         let Some(epoch) = parse_header(&bytes, number) else {
-            // The file was being made. Nothing can have been written behind it.
-            open_end.get_or_insert((path, 0));
+            // The file was being made; a later one is refused below.
             continue;
         };
         if number != found.next_number {
@@ -159,22 +172,13 @@ pub(crate) fn replay(
         }
         found.next_number = number + 1;
         let end = follow(&bytes, epoch, &mut found.end, &mut apply, &path)?;
-        if let (Some((before, at)), true) = (&open_end, end > HEADER_LEN) {
-            return Err(OpenError::damaged(
-                before,
-                *at,
-                "frames are missing before a later file",
-            ));
-        }
         if has_successor(&bytes, end, epoch, found.end.sequence) {
             let what = "a frame is damaged and valid ones follow it";
             return Err(OpenError::damaged(&path, end as u64, what));
         }
-        let torn = torn_len(bytes.get(end..).unwrap_or_default());
-        found.torn_bytes += torn;
-        if torn > 0 {
-            open_end.get_or_insert((path, end as u64));
-        }
+        // A later file may go on behind a torn frame (one that a full disk refused): that nothing is
+        // missing in between is what the chain says.
+        found.torn_bytes += torn_len(bytes.get(end..).unwrap_or_default());
     }
     if must_exist && found.next_number == first {
         return Err(OpenError::damaged(
@@ -188,7 +192,7 @@ pub(crate) fn replay(
 
 fn read_all(context: &Context, path: &Path) -> Result<Bytes, OpenError> {
     let read = || {
-        let file = context.fs.open(path, Open::Read)?;
+        let file = context.open(path, Open::Read)?;
         let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let mut bytes = vec![0; len];
         let filled = read_full_at(&*file, &mut bytes, 0)?;
@@ -276,5 +280,66 @@ pub(crate) fn next_link(file: &WalFile, end: ChainEnd, previous_synced: bool) ->
         sequence: end.sequence + 1,
         previous_crc: end.crc,
         previous_synced,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::{Fs, PowerCutFs};
+    use crate::options::Options;
+
+    fn context() -> Context {
+        let fs = PowerCutFs::default();
+        ["/data", "/data/wal"]
+            .iter()
+            .for_each(|dir| fs.create_dir(Path::new(dir)).unwrap());
+        Context::new(Arc::new(fs), Options::new("/data"), 1 << 20)
+    }
+
+    fn sealed(file: &WalFile, end: &mut ChainEnd, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        frame::begin(&mut frame);
+        frame.extend_from_slice(payload);
+        let crc = frame::seal(&mut frame, next_link(file, *end, true));
+        let sequence = end.sequence + 1;
+        *end = ChainEnd { sequence, crc };
+        frame
+    }
+
+    fn replayed(context: &Context) -> Result<(Vec<Bytes>, Replayed), OpenError> {
+        let mut payloads = Vec::new();
+        let take = |payload| {
+            payloads.push(payload);
+            Ok(())
+        };
+        let replayed = replay(context, 1, ChainEnd::default(), true, take)?;
+        Ok((payloads, replayed))
+    }
+
+    #[test]
+    fn a_frame_that_a_full_disk_tore_does_not_hide_the_next_file() {
+        let (context, mut end) = (context(), ChainEnd::default());
+        let mut first = WalFile::create(&context, 1, 1 << 20).unwrap();
+        let frame = sealed(&first, &mut end, b"one");
+        first.write(&frame).unwrap();
+        // ENOSPC after half of it, and then the switch, which frees space.
+        let torn = sealed(&first, &mut end.clone(), &[7; 3000]);
+        write_all_at(&*first.file, &torn[..1500], first.at).unwrap();
+        let mut second = WalFile::create(&context, 2, 1 << 20).unwrap();
+        let frame = sealed(&second, &mut end, b"two");
+        second.write(&frame).unwrap();
+        let (payloads, found) = replayed(&context).unwrap();
+        assert_eq!(payloads, [&b"one"[..], b"two"]);
+        assert_eq!((found.end, found.next_number), (end, 3));
+        assert_eq!(found.torn_bytes, 1500);
+        // If something is missing before the next file, its frames say so.
+        let mut third = WalFile::create(&context, 3, 1 << 20).unwrap();
+        end.sequence += 1;
+        let frame = sealed(&third, &mut end, b"four");
+        third.write(&frame).unwrap();
+        let lost = replayed(&context).err().unwrap();
+        let what = "a commit is missing before it";
+        assert!(matches!(lost, OpenError::Damaged { what: found, .. } if found == what));
     }
 }

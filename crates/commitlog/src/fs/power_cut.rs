@@ -3,8 +3,8 @@
 //! For: crash images. Of what was not synced, any subset may be on disk, in sectors of 512 bytes,
 //! with or without the length it gave the file; a name is there for certain only after its folder
 //! was synced.
-//! Holds: what was synced is in every image. A failed sync drops what it should have written: the
-//! next one says all is well and writes none of it, as Linux does.
+//! Holds: what was synced is in every image. A file's failed sync drops what it should have written:
+//! the next one says all is well and writes none of it, as Linux does.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
@@ -72,8 +72,15 @@ struct Folder {
 struct Disk {
     files: Vec<Content>,
     folders: Vec<Folder>,
-    syncs: u64,
-    fail_sync_at: Option<u64>,
+    /// What was synced, in order.
+    syncs: Vec<PathBuf>,
+    fails: Option<FailingSync>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct FailingSync {
+    number: u64,
+    errno: i32,
 }
 
 type Watcher = Box<dyn FnMut(&PowerCutFs) + Send>;
@@ -91,8 +98,8 @@ impl Default for PowerCutFs {
         Self::from_disk(Disk {
             files: Vec::new(),
             folders: vec![Folder::default()],
-            syncs: 0,
-            fail_sync_at: None,
+            syncs: Vec::new(),
+            fails: None,
         })
     }
 }
@@ -111,14 +118,15 @@ impl PowerCutFs {
         *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(watcher));
     }
 
-    /// The file sync of that number, counted from 1, fails and loses what it should have written.
-    pub fn fail_sync_at(&self, number: u64) {
-        self.disk().fail_sync_at = Some(number);
+    /// The sync of that number, counted from 1, of a file or a folder, fails with `errno`; a file's
+    /// loses what it should have written.
+    pub fn fail_sync_at(&self, number: u64, errno: i32) {
+        self.disk().fails = Some(FailingSync { number, errno });
     }
 
-    /// File syncs so far.
-    pub fn syncs(&self) -> u64 {
-        self.disk().syncs
+    /// The file or folder of each sync so far, failed or not.
+    pub fn syncs(&self) -> Vec<PathBuf> {
+        self.disk().syncs.clone()
     }
 
     /// The same files on a disk of their own, nothing of them unsynced: what kill -9 leaves.
@@ -132,7 +140,8 @@ impl PowerCutFs {
             folder.synced = folder.now.clone();
             folder.since.clear();
         }
-        disk.fail_sync_at = None;
+        disk.syncs.clear();
+        disk.fails = None;
         Self::from_disk(disk)
     }
 
@@ -171,7 +180,8 @@ impl PowerCutFs {
             folder.now = left.clone();
             folder.synced = left;
         }
-        disk.fail_sync_at = None;
+        disk.syncs.clear();
+        disk.fails = None;
         Self::from_disk(disk)
     }
 
@@ -261,11 +271,22 @@ fn name(entries: &mut BTreeMap<String, Node>, naming: Naming) {
     }
 }
 
+fn answer(fails: Option<i32>) -> io::Result<()> {
+    fails.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+}
+
 fn not_found() -> io::Error {
     io::ErrorKind::NotFound.into()
 }
 
 impl Disk {
+    /// Counts a sync; the errno with which it fails, if it is to.
+    fn count_sync(&mut self, path: &Path) -> Option<i32> {
+        self.syncs.push(path.to_owned());
+        let fails = self.fails?;
+        (fails.number == self.syncs.len() as u64).then_some(fails.errno)
+    }
+
     /// The folder that `path` lies in, and its name there.
     fn parent(&self, path: &Path) -> io::Result<(usize, String)> {
         let name = path
@@ -334,6 +355,7 @@ impl Fs for PowerCutFs {
         };
         Ok(Arc::new(PowerCutFile {
             fs: self.clone(),
+            path: path.to_owned(),
             file,
         }))
     }
@@ -388,10 +410,14 @@ impl Fs for PowerCutFs {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.change(|disk| {
             let folder = disk.folder(path)?;
+            let fails = disk.count_sync(path);
             let folder = disk.folders.get_mut(folder).ok_or_else(not_found)?;
-            folder.synced = folder.now.clone();
-            folder.since.clear();
-            Ok(())
+            // A folder that changes again is written whole again, so a failure loses no name for good.
+            if fails.is_none() {
+                folder.synced = folder.now.clone();
+                folder.since.clear();
+            }
+            answer(fails)
         })
     }
 
@@ -440,6 +466,7 @@ impl Drop for Lock {
 
 struct PowerCutFile {
     fs: PowerCutFs,
+    path: PathBuf,
     file: usize,
 }
 
@@ -471,22 +498,17 @@ impl File for PowerCutFile {
 
     fn sync(&self) -> io::Result<()> {
         self.fs.change(|disk| {
-            disk.syncs += 1;
-            let fails = disk.fail_sync_at == Some(disk.syncs);
+            let fails = disk.count_sync(&self.path);
             let content = disk.file(self.file)?;
             for change in content.since.drain(..) {
                 match change {
                     // The pages are clean now, but never reached the disk.
-                    _ if fails => {}
+                    _ if fails.is_some() => {}
                     Change::Len(len) => content.synced.resize(len, 0),
                     Change::Write { offset, bytes } => put(&mut content.synced, offset, &bytes),
                 }
             }
-            if fails {
-                Err(io::Error::from_raw_os_error(5))
-            } else {
-                Ok(())
-            }
+            answer(fails)
         })
     }
 
