@@ -394,37 +394,56 @@ impl Scan<'_> {
         Ok(skipped)
     }
 
-    /// Cuts after the last whole batch that is committed and fits, each checked; one at least.
+    /// Cuts after the last whole batch that is committed and fits, each checked; one at least. What
+    /// is whole before a damaged one is given out: the next read begins with the damage and names it.
     fn whole(&self, bytes: Bytes, at: u64, bytes_max: usize) -> Result<Bytes, ReadError> {
-        let mut end = 0;
-        let mut next = None;
+        let (mut end, mut next) = (0, None);
         while let Some(rest) = bytes.get(end..).filter(|rest| rest.len() >= HEADER_LEN) {
-            let header = self.header(rest, at + end as u64)?;
-            // The base offset is outside the checksum: it must fit what was asked for, or follow on.
-            let fits_in = match next {
-                None => {
-                    header.base_offset <= self.offset && header.next_offset() <= self.high_watermark
-                }
-                // What is not committed yet is left out below.
-                Some(next) => {
-                    header.base_offset == next || header.next_offset() > self.high_watermark
-                }
+            let room = if end == 0 {
+                usize::MAX
+            } else {
+                bytes_max.saturating_sub(end)
             };
-            if !fits_in {
-                let base_offset = header.base_offset.cast_signed();
-                return Err(self.damaged(at + end as u64, BatchError::BaseOffset { base_offset }));
+            match self.checked(rest, at + end as u64, next, room) {
+                Ok(Some(header)) => {
+                    end += header.len;
+                    next = Some(header.next_offset());
+                }
+                Ok(None) => break,
+                Err(_) if end > 0 => break,
+                Err(error) => return Err(error),
             }
-            let fits = end == 0 || end + header.len <= bytes_max;
-            if header.next_offset() > self.high_watermark || rest.len() < header.len || !fits {
-                break;
-            }
-            if !header.crc_matches(rest) {
-                return Err(self.damaged(at + end as u64, BatchError::Crc));
-            }
-            end += header.len;
-            next = Some(header.next_offset());
         }
         Ok(bytes.slice(..end))
+    }
+
+    /// The batch at the front of `bytes`, which follows on `next`; `None` if it is not committed yet,
+    /// not all there or longer than `room`.
+    fn checked(
+        &self,
+        bytes: &[u8],
+        at: u64,
+        next: Option<u64>,
+        room: usize,
+    ) -> Result<Option<BatchHeader>, ReadError> {
+        let header = self.header(bytes, at)?;
+        let committed = header.next_offset() <= self.high_watermark;
+        // The base offset is outside the checksum: it must fit what was asked for, or follow on.
+        let fits_in = match next {
+            None => header.base_offset <= self.offset && committed,
+            Some(next) => header.base_offset == next || !committed,
+        };
+        if !fits_in {
+            let base_offset = header.base_offset.cast_signed();
+            return Err(self.damaged(at, BatchError::BaseOffset { base_offset }));
+        }
+        if !committed || bytes.len() < header.len || header.len > room {
+            return Ok(None);
+        }
+        match header.crc_matches(bytes) {
+            true => Ok(Some(header)),
+            false => Err(self.damaged(at, BatchError::Crc)),
+        }
     }
 
     fn header(&self, bytes: &[u8], at: u64) -> Result<BatchHeader, ReadError> {

@@ -433,6 +433,34 @@ fn a_flipped_bit_in_a_segment_is_never_served() {
 }
 
 #[test]
+fn what_is_whole_before_damage_is_still_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let partition = create(&log, "t", 1)[0];
+    for _ in 0..3 {
+        log.commit(unit([record(partition, &[b'x'; 100])])).unwrap();
+    }
+    let path = dir.path().join("data/log/t-0/00000000000000000000.log");
+    let good = std::fs::read(&path).unwrap();
+    let len = good.len() / 3;
+    let partition = log.partition(partition).unwrap();
+    // Of the second batch: its base offset, its format's version, a record.
+    for (at, what) in [(7, "base offset"), (16, "magic"), (len - 10, "record")] {
+        let mut bytes = good.clone();
+        bytes[len + at] ^= 0x10;
+        std::fs::write(&path, &bytes).unwrap();
+        let read = partition.read(0, 1 << 20).unwrap();
+        assert_eq!(read, good[..len], "{what}");
+        let damaged = partition.read(1, 1 << 20);
+        let at = len as u64;
+        assert!(
+            matches!(damaged, Err(ReadError::Damaged { at: found, .. }) if found == at),
+            "{what}: {damaged:?}"
+        );
+    }
+}
+
+#[test]
 fn lost_indexes_are_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
