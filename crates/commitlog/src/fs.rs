@@ -90,7 +90,7 @@ pub fn write_all_at(file: &dyn File, mut bytes: &[u8], mut offset: u64) -> io::R
 }
 
 /// Reads until `into` is full or the file ends; gives how much was read.
-pub(crate) fn read_full_at(file: &dyn File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+pub fn read_full_at(file: &dyn File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(room) = into.get_mut(filled..).filter(|room| !room.is_empty()) {
         match file.read_at(room, offset + filled as u64) {

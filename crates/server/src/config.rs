@@ -254,6 +254,9 @@ pub(crate) struct Log {
     /// What sinks and delivers that are behind may hold beyond retention before publishes are
     /// refused. Default 10 GiB.
     pub(crate) backlog_bytes_max: ByteSize,
+    /// Files of partitions open at once, 16 to 100,000. Default: an eighth of what the process may
+    /// open, 64 at least, 4,096 at most.
+    pub(crate) open_files_max: Option<u32>,
 }
 
 impl Default for Log {
@@ -269,6 +272,7 @@ impl Default for Log {
             wal_bytes_max: None,
             segment_bytes: ByteSize(256 << 20),
             backlog_bytes_max: ByteSize(10 << 30),
+            open_files_max: None,
         }
     }
 }
@@ -364,6 +368,10 @@ impl Config {
                 "log.partitions",
                 format!("{} is not in 1..=1000", self.log.partitions),
             );
+        }
+        let open_files_max = self.log.open_files_max;
+        if open_files_max.is_some_and(|count| !(16..=100_000).contains(&count)) {
+            wrong("log.open_files_max", "not in 16..=100,000".to_owned());
         }
         if !(64 << 10..=1 << 30).contains(&self.log.segment_bytes.0) {
             wrong("log.segment_bytes", "not in 64 KiB..=1 GiB".to_owned());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use headwater_commitlog::fs::{Fs, Open, read_full_at, write_all_at};
 
 /// Why there is no data directory to work with.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,8 @@ pub(crate) enum DataDirError {
     Unknown,
     #[error("cannot make {}: {source}", path.display())]
     Make { path: PathBuf, source: io::Error },
+    #[error("cannot read or write {}: {source}", path.display())]
+    ClusterId { path: PathBuf, source: io::Error },
     #[error("cannot read {}: {source}; is the system running there, and are you its user?", path.display())]
     Key { path: PathBuf, source: io::Error },
 }
@@ -79,6 +82,40 @@ pub(crate) fn make_key(dir: &Path) -> Result<String, DataDirError> {
     Ok(key)
 }
 
+/// The name of the Kafka cluster in DIR/cluster.id, made at the first start: clients remember it, so
+/// it is on disk before it is used.
+pub(crate) fn cluster_id(fs: &dyn Fs, dir: &Path) -> Result<String, DataDirError> {
+    let path = dir.join("cluster.id");
+    let found = read_cluster_id(fs, &path).and_then(|found| match found {
+        Some(id) => Ok(id),
+        None => {
+            let id = uuid::Uuid::new_v4().simple().to_string();
+            let fresh = dir.join("cluster.id.new");
+            let file = fs.open(&fresh, Open::Create)?;
+            write_all_at(&*file, id.as_bytes(), 0)?;
+            file.sync()?;
+            fs.rename(&fresh, &path)?;
+            fs.sync_dir(dir)?;
+            Ok(id)
+        }
+    });
+    found.map_err(|source| DataDirError::ClusterId { path, source })
+}
+
+/// `None` where there is none, or an empty one.
+fn read_cluster_id(fs: &dyn Fs, path: &Path) -> io::Result<Option<String>> {
+    let file = match fs.open(path, Open::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut bytes = [0; 128];
+    let filled = read_full_at(&*file, &mut bytes, 0)?;
+    let text = str::from_utf8(bytes.get(..filled).unwrap_or_default())
+        .map_err(|_| io::ErrorKind::InvalidData)?;
+    let id = text.trim();
+    Ok((!id.is_empty()).then(|| id.to_owned()))
+}
+
 /// Reads the key of the system that runs in `dir`.
 pub(crate) fn read_key(dir: &Path) -> Result<String, DataDirError> {
     let path = key_path(dir);
@@ -92,7 +129,37 @@ pub(crate) fn read_key(dir: &Path) -> Result<String, DataDirError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use headwater_commitlog::fs::{PowerCutFs, RealFs, Seed};
+
     use super::*;
+
+    #[test]
+    fn the_cluster_keeps_its_name_over_a_power_cut() {
+        let disk = PowerCutFs::default();
+        let dir = Path::new("/data");
+        disk.create_dir(dir).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        let id = cluster_id(&disk, dir).unwrap();
+        for seed in 0..50 {
+            let left = disk.cut(&mut Seed(seed));
+            assert_eq!(cluster_id(&left, dir).unwrap(), id, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_name_that_cannot_be_synced_or_read_is_not_used() {
+        let dir = Path::new("/data");
+        for failing in 1..=2 {
+            let disk = PowerCutFs::default();
+            disk.create_dir(dir).unwrap();
+            disk.fail_sync_at(failing, 28);
+            cluster_id(&disk, dir).unwrap_err();
+            assert_eq!(disk.syncs().len() as u64, failing, "not tried again");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("cluster.id")).unwrap();
+        cluster_id(&RealFs, folder.path()).unwrap_err();
+    }
 
     #[test]
     fn folder_and_key_are_for_their_owner_only() {

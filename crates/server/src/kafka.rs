@@ -8,25 +8,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use headwater_commitlog::fs::RealFs;
 use headwater_commitlog::{PartitionId, TopicConfig};
 use headwater_kafka_server::{Done, Host, Options};
 
 use crate::config::{ByteSize, Config};
+use crate::data_dir;
 use crate::mqtt::retire::Retirements;
 use crate::serve::log_options;
 
-/// The cluster's name is made once and stays with the data.
 pub(crate) fn options(config: &Config, dir: &Path) -> anyhow::Result<Options> {
-    let path = dir.join("cluster.id");
-    let cluster_id = match std::fs::read_to_string(&path) {
-        Ok(id) => id.trim().to_owned(),
-        Err(_) => {
-            let id = uuid::Uuid::new_v4().simple().to_string();
-            std::fs::write(&path, &id).with_context(|| path.display().to_string())?;
-            id
-        }
-    };
+    let cluster_id = data_dir::cluster_id(&RealFs, dir)?;
     Ok(Options {
         cluster_id,
         frame_bytes_max: size(config.kafka.frame_bytes_max),

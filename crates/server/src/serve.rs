@@ -7,6 +7,7 @@
 //! Calls: every module of this crate. Called by: the command line.
 //! Holds: no door accepts before everything behind it stands.
 
+mod descriptors;
 mod housekeeping;
 mod reload;
 
@@ -67,6 +68,8 @@ pub(crate) fn run(target: &Target, options: &Serve) -> anyhow::Result<ExitCode> 
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
+    let limit = descriptors::raise();
+    info!(limit, "files that may be open");
     let dir = data_dir::locate(target.data_dir.as_deref())?;
     data_dir::make(&dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -403,6 +406,10 @@ pub(crate) fn log_options(config: &Config, dir: &Path) -> Options {
     options.retention_ms = signed(config.log.retention_ms.0);
     options.retention_bytes = config.log.retention_bytes.map_or(-1, |size| signed(size.0));
     options.backlog_bytes_max = config.log.backlog_bytes_max.0;
+    options.open_files_max = (config.log.open_files_max)
+        .map_or_else(descriptors::for_log, |count| {
+            usize::try_from(count).unwrap_or(usize::MAX)
+        });
     // An MQTT packet of the largest size must fit, with its headers.
     let packet_max = u32::try_from(config.mqtt.packet_bytes_max.0).unwrap_or(u32::MAX);
     options.message_bytes_max = options

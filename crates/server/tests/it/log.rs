@@ -37,6 +37,36 @@ fn topics_records_and_places_by_verb() {
 }
 
 #[test]
+fn a_thousand_partitions_work_with_256_open_files_and_survive_kill_9() {
+    // A small write-ahead file, so that checkpoints fall into it.
+    let options = ["--set", "log.wal_bytes_max=1MiB"];
+    let home = Home::with_files(256);
+    let program = home.start_with(&options);
+    program.done("topic create many -p 1000");
+    let lines: String = (0..1_500).fold(String::new(), |lines, number| {
+        lines + &format!("key-{number}:{number}{}\n", "x".repeat(600))
+    });
+    let produce = ["produce", "many", "-K", ":"];
+    let sent = program.verb_with(&produce, lines.as_bytes());
+    assert_eq!(sent.code, 0, "{sent:?}");
+    let doors = program.kill();
+    let program = home.start_on(&doors, &options);
+    let sent = program.verb_with(&produce, b"after:all\n");
+    assert_eq!(sent.code, 0, "{sent:?}");
+    let mut keys: Vec<_> = program
+        .done("consume many -f %k;")
+        .split(';')
+        .map(str::to_owned)
+        .collect();
+    keys.sort();
+    let mut expected: Vec<_> = (0..1_500).map(|number| format!("key-{number}")).collect();
+    expected.extend([String::new(), "after".to_owned()]);
+    expected.sort();
+    assert_eq!(keys, expected);
+    program.stop();
+}
+
+#[test]
 fn data_directory_and_url_are_taken_before_the_verb_too() {
     let home = Home::new();
     let program = home.start();

@@ -22,12 +22,24 @@ const READY: &str = "every door is open";
 #[derive(Clone)]
 pub(crate) struct Home {
     folder: Arc<TempDir>,
+    /// How many files `serve` may have open, where that is less than usual.
+    files_max: Option<u32>,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        Self { folder }
+        let files_max = None;
+        Self { folder, files_max }
+    }
+
+    /// As [`Self::new`], on a machine that allows so many open files.
+    pub(crate) fn with_files(files_max: u32) -> Self {
+        let files_max = Some(files_max);
+        Self {
+            files_max,
+            ..Self::new()
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -52,6 +64,13 @@ impl Home {
 
     fn serve(&self, doors: &BTreeMap<String, SocketAddr>, more: &[&str]) -> Command {
         let mut command = self.command();
+        if let Some(files_max) = self.files_max {
+            let program = std::mem::replace(&mut command, Command::new("/bin/sh"));
+            let limited = format!("ulimit -n {files_max} && exec \"$0\" \"$@\"");
+            command.arg("-c").arg(limited).arg(program.get_program());
+            command.env_clear().env("HOME", self.folder.path());
+            command.stdin(Stdio::null());
+        }
         command.arg("--data-dir").arg(self.data());
         command.arg("--ready-file").arg(self.path("ready.json"));
         for door in ["tcp", "kafka", "http"] {
