@@ -115,3 +115,29 @@ impl Context {
         self.options.fault == Some(fault)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::PowerCutFs;
+
+    #[test]
+    fn after_a_failed_sync_none_is_called() {
+        for first in ["file", "folder"] {
+            let fs = PowerCutFs::default();
+            fs.create_dir(Path::new("/data")).unwrap();
+            let context = Context::new(Arc::new(fs.clone()), Options::new("/data"), 0);
+            let file = context.open(Path::new("/data/a"), Open::Create).unwrap();
+            let folder = Path::new("/data");
+            // ENOSPC.
+            fs.fail_sync_at(1, 28);
+            match first {
+                "file" => context.sync(&*file).unwrap_err(),
+                _ => context.sync_dir(folder).unwrap_err(),
+            };
+            context.sync(&*file).unwrap_err();
+            context.sync_dir(folder).unwrap_err();
+            assert_eq!(fs.syncs().len(), 1, "{first}");
+        }
+    }
+}

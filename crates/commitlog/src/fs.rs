@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use fault::{FaultFs, FaultKind};
-pub use power_cut::{PowerCutFs, Seed};
+pub use power_cut::{PowerCutFs, Seed, Synced};
 pub use real::RealFs;
 
 /// How a file is opened.

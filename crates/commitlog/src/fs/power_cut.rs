@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 use super::{Entry, File, Fs, Open, Space};
 
@@ -73,8 +74,16 @@ struct Disk {
     files: Vec<Content>,
     folders: Vec<Folder>,
     /// What was synced, in order.
-    syncs: Vec<PathBuf>,
+    syncs: Vec<Synced>,
     fails: Option<FailingSync>,
+}
+
+/// One sync, failed or not.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Synced {
+    /// The file or folder.
+    pub path: PathBuf,
+    pub thread: ThreadId,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,8 +133,8 @@ impl PowerCutFs {
         self.disk().fails = Some(FailingSync { number, errno });
     }
 
-    /// The file or folder of each sync so far, failed or not.
-    pub fn syncs(&self) -> Vec<PathBuf> {
+    /// The syncs so far, in order.
+    pub fn syncs(&self) -> Vec<Synced> {
         self.disk().syncs.clone()
     }
 
@@ -282,7 +291,10 @@ fn not_found() -> io::Error {
 impl Disk {
     /// Counts a sync; the errno with which it fails, if it is to.
     fn count_sync(&mut self, path: &Path) -> Option<i32> {
-        self.syncs.push(path.to_owned());
+        self.syncs.push(Synced {
+            path: path.to_owned(),
+            thread: std::thread::current().id(),
+        });
         let fails = self.fails?;
         (fails.number == self.syncs.len() as u64).then_some(fails.errno)
     }
