@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use headwater_mqtt_broker::{
-    Cause, Config, ConnectionId, Effect, Input, Limits, Now, Peer, Receipt, Shard, Shared,
+    Cause, Config, ConnectionId, Effect, Input, Limits, Loaded, Now, Peer, Receipt, Shard, Shared,
     distribute,
 };
 use libfuzzer_sys::fuzz_target;
@@ -82,7 +82,11 @@ fuzz_target!(|data: &[u8]| {
                     Effect::Load { request, .. } => {
                         inputs.push(Input::Loaded {
                             request,
-                            items: vec![None],
+                            items: vec![if kind & 8 == 0 {
+                                Loaded::Gone
+                            } else {
+                                Loaded::Failed
+                            }],
                         });
                     }
                     Effect::Commit(commit) => {
