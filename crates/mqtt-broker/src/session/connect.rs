@@ -28,7 +28,6 @@ impl Shard {
         at: usize,
         mut connect: Box<Connect>,
     ) -> Result<(), ConnAckReason> {
-        let expiry = self.expiry_seconds(&connect);
         let Some(connection) = self.connections.get_mut(at) else {
             return Ok(());
         };
@@ -62,9 +61,6 @@ impl Shard {
             Verdict::BadCredentials => ConnAckReason::BadUserNameOrPassword,
             Verdict::Allow | Verdict::Deny => ConnAckReason::NotAuthorized,
         })?;
-        if expiry > 0 && self.shared.persistent_sessions() >= self.shared.limits.sessions_max {
-            return Err(ConnAckReason::QuotaExceeded);
-        }
         let publisher = Arc::new(Publisher {
             client: (*connect.client_id).into(),
             principal,
@@ -126,6 +122,12 @@ impl Shard {
             return;
         };
         let expiry_seconds = self.expiry_seconds(&connect);
+        let is_one_more = expiry_seconds > 0 && old.is_none();
+        if is_one_more && self.shared.persistent_sessions() >= self.shared.limits.sessions_max {
+            let directory = &self.shared.directory;
+            directory.release(&publisher.client, self.index, claim);
+            return self.refuse_connect(now, at, ConnAckReason::QuotaExceeded);
+        }
         let mut changes = Vec::new();
         let mut old = old;
         if let Some(slot) = old
