@@ -94,6 +94,9 @@ pub struct Commit {
     pub targets: Targets,
     /// `message` is the new Retained Message of its topic (an empty payload clears it).
     pub retain: bool,
+    /// `message` is the Retained Message of its topic, and is not delivered if a newer one is by
+    /// now: that one is.
+    pub(crate) if_latest: bool,
     pub changes: Vec<Change>,
     pub control: Option<Control>,
     /// Set when [`Input::Inject`] asked: the driver may add its own changes to this unit.
@@ -117,11 +120,20 @@ impl Commit {
 
 /// The Sessions a message goes to after its commit.
 #[derive(Clone, Debug, Default)]
-pub struct Targets(pub(crate) Option<Arc<Matched>>);
+pub struct Targets {
+    matched: Option<Arc<Matched>>,
+    publisher: Option<u64>,
+}
 
 impl Targets {
+    /// `publisher` is the Session whose own No Local subscriptions do not count.
+    pub(crate) fn new(matched: Arc<Matched>, publisher: Option<u64>) -> Self {
+        let matched = Some(matched);
+        Self { matched, publisher }
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.0.as_ref().is_none_or(|matched| matched.is_empty())
+        (self.matched.as_ref()).is_none_or(|matched| matched.is_empty())
     }
 }
 
@@ -168,6 +180,10 @@ pub struct Delivery {
     pub(crate) stored: Option<Position>,
     pub(crate) owed: Option<u64>,
     pub(crate) targets: Arc<[Target]>,
+    /// The targets subscribed after it was matched; the log does not know that they are owed it.
+    pub(crate) late: bool,
+    /// Not to be sent if a newer message is retained by now.
+    pub(crate) if_latest: bool,
 }
 
 /// Turns commits, in commit order, into Inputs: `into[shard]` gets that shard's. Called by one
@@ -180,13 +196,24 @@ pub fn distribute(
     for (commit, outcome) in committed {
         let commit = *commit;
         if let Ok(receipt) = &outcome {
-            if commit.retain
-                && let Some(message) = &commit.message
-            {
-                shared.retained.set(message);
-            }
-            if let (Some(message), Some(matched)) = (&commit.message, &commit.targets.0) {
-                deliver(message, *receipt, matched, into);
+            if let (Some(message), Some(matched)) = (&commit.message, &commit.targets.matched) {
+                let mut delivery = Delivery {
+                    message: message.clone(),
+                    stored: message.stored.or(receipt.stored),
+                    owed: receipt.owed,
+                    targets: Arc::default(),
+                    late: false,
+                    if_latest: commit.if_latest,
+                };
+                deliver(&delivery, matched, into);
+                if commit.retain {
+                    shared.retained.set(message);
+                    // Whoever subscribed since it was matched has not found it there.
+                    delivery.late = true;
+                    let publisher = commit.targets.publisher;
+                    let late = matched.late(&shared.tree, &message.topic, publisher);
+                    deliver(&delivery, &late, into);
+                }
             }
             if let Some(Control::Claim(claim)) = &commit.control {
                 flip(shared, commit.origin, commit.id, claim, into);
@@ -209,10 +236,11 @@ fn push(into: &mut [Vec<Input>], shard: usize, input: Input) {
     }
 }
 
-fn deliver(message: &Arc<Message>, receipt: Receipt, matched: &Matched, into: &mut [Vec<Input>]) {
+/// Gives it to the shards in which its targets live now.
+fn deliver(delivery: &Delivery, matched: &Matched, into: &mut [Vec<Input>]) {
     for (shard, targets) in &matched.groups {
         if targets.iter().all(|target| target.seat.home() == *shard) {
-            push_delivery(into, *shard, message, receipt, targets.clone());
+            push_delivery(into, *shard, delivery, targets.clone());
             continue;
         }
         // Some moved since they were matched: sort them by where they are now.
@@ -224,7 +252,7 @@ fn deliver(message: &Arc<Message>, receipt: Receipt, matched: &Matched, into: &m
                 .iter()
                 .filter(|target| target.seat.home() == home)
                 .cloned();
-            push_delivery(into, home, message, receipt, here.collect());
+            push_delivery(into, home, delivery, here.collect());
         }
     }
 }
@@ -232,19 +260,15 @@ fn deliver(message: &Arc<Message>, receipt: Receipt, matched: &Matched, into: &m
 fn push_delivery(
     into: &mut [Vec<Input>],
     shard: usize,
-    message: &Arc<Message>,
-    receipt: Receipt,
+    delivery: &Delivery,
     targets: Arc<[Target]>,
 ) {
     let Some(inputs) = into.get_mut(shard) else {
         return;
     };
-    let stored = message.stored.or(receipt.stored);
     let delivery = Delivery {
-        message: message.clone(),
-        stored,
-        owed: receipt.owed,
         targets,
+        ..delivery.clone()
     };
     if let Some(Input::Deliver(deliveries)) = inputs.last_mut() {
         deliveries.push(delivery);

@@ -29,6 +29,8 @@ pub struct Counts {
     pub dropped_gone: u64,
     /// Reads of owed records that failed; each is tried again.
     pub loads_failed: u64,
+    /// Messages not retained, because the Retained Messages were at their limit.
+    pub not_retained: u64,
     /// PUBLISHes refused by policy, limit or the log.
     pub refused: u64,
 }
@@ -52,6 +54,7 @@ impl Counts {
         self.unread += other.unread;
         self.dropped_gone += other.dropped_gone;
         self.loads_failed += other.loads_failed;
+        self.not_retained += other.not_retained;
         self.refused += other.refused;
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Matched {
     pub(crate) persistent_qos: QoS,
     /// Some subscription has No Local: ask again without the publisher's own.
     pub(crate) no_local: bool,
+    /// The tree's when this was asked; `None` for what was not asked of it.
+    stamp: Option<Stamp>,
 }
 
 impl Matched {
@@ -59,12 +61,44 @@ impl Matched {
             },
             groups: vec![(target.seat.home(), Arc::new([target]))],
             no_local: false,
+            stamp: None,
         }
+    }
+
+    fn targets(&self) -> usize {
+        self.groups.iter().map(|(_, targets)| targets.len()).sum()
+    }
+
+    fn has(&self, number: u64) -> bool {
+        let is_in = |targets: &Arc<[Target]>| {
+            targets
+                .binary_search_by_key(&number, |target| target.seat.number())
+                .is_ok()
+        };
+        self.groups.iter().any(|(_, targets)| is_in(targets))
+    }
+
+    /// Those who want `topic` by now and are not among these; `publisher` as in `merge`.
+    pub(crate) fn late(
+        &self,
+        tree: &SubscriptionTree,
+        topic: &str,
+        publisher: Option<u64>,
+    ) -> Self {
+        let hash = tree.hash(topic);
+        let stamp = Some(tree.stamp(hash));
+        if self.stamp == stamp {
+            return Self::default();
+        }
+        let mut scratch = Scratch::default();
+        tree.matches(topic, hash, &mut scratch);
+        scratch.found.retain(|one| !self.has(one.seat.number()));
+        Self::merge(&mut scratch.found, publisher, stamp)
     }
 
     /// Merges what was found. `publisher` is whose own No Local subscriptions do not count
     /// [MQTT-3.8.3-3].
-    fn merge(found: &mut Vec<Subscriber>, publisher: Option<u64>) -> Self {
+    fn merge(found: &mut Vec<Subscriber>, publisher: Option<u64>, stamp: Option<Stamp>) -> Self {
         let no_local = found.iter().any(|one| one.options.no_local);
         if let Some(publisher) = publisher {
             found.retain(|one| !(one.options.no_local && one.seat.number() == publisher));
@@ -94,6 +128,7 @@ impl Matched {
             groups,
             persistent_qos,
             no_local,
+            stamp,
         }
     }
 
@@ -146,7 +181,6 @@ fn together(same: &[Subscriber]) -> Option<Target> {
 struct Remembered {
     topic: Box<str>,
     hash: u64,
-    stamp: Stamp,
     matched: Arc<Matched>,
 }
 
@@ -156,6 +190,7 @@ pub(crate) struct MatchCache {
     topics: HashTable<Remembered>,
     topics_max: usize,
     targets: usize,
+    targets_max: usize,
     scratch: Scratch,
 }
 
@@ -169,6 +204,7 @@ impl MatchCache {
             topics,
             topics_max,
             targets: 0,
+            targets_max: TARGETS_MAX,
             scratch,
         }
     }
@@ -176,8 +212,9 @@ impl MatchCache {
     /// The subscribers of `topic`.
     pub(crate) fn find(&mut self, tree: &SubscriptionTree, topic: &str) -> &Arc<Matched> {
         let hash = tree.hash(topic);
-        let stamp = tree.stamp(hash);
-        if self.topics.len() >= self.topics_max || self.targets >= TARGETS_MAX {
+        // Before matching: what changes meanwhile makes it old.
+        let stamp = Some(tree.stamp(hash));
+        if self.topics.len() >= self.topics_max || self.targets >= self.targets_max {
             self.topics.clear();
             self.targets = 0;
         }
@@ -186,27 +223,19 @@ impl MatchCache {
             |one| one.hash == hash && *one.topic == *topic,
             |one| one.hash,
         );
-        let scratch = &mut self.scratch;
-        let remembered = match entry {
-            hashbrown::hash_table::Entry::Occupied(entry) => entry.into_mut(),
-            hashbrown::hash_table::Entry::Vacant(entry) => {
-                tree.matches(topic, hash, scratch);
-                self.targets += scratch.found.len();
-                let matched = Arc::new(Matched::merge(&mut scratch.found, None));
-                entry
-                    .insert(Remembered {
-                        topic: topic.into(),
-                        hash,
-                        stamp,
-                        matched,
-                    })
-                    .into_mut()
-            }
-        };
-        if remembered.stamp != stamp {
-            tree.matches(topic, hash, scratch);
-            remembered.stamp = stamp;
-            remembered.matched = Arc::new(Matched::merge(&mut scratch.found, None));
+        let remembered = entry
+            .or_insert_with(|| Remembered {
+                topic: topic.into(),
+                hash,
+                matched: Arc::default(),
+            })
+            .into_mut();
+        if remembered.matched.stamp != stamp {
+            tree.matches(topic, hash, &mut self.scratch);
+            let matched = Matched::merge(&mut self.scratch.found, None, stamp);
+            self.targets += matched.targets();
+            self.targets -= remembered.matched.targets();
+            remembered.matched = Arc::new(matched);
         }
         &remembered.matched
     }
@@ -218,10 +247,48 @@ impl MatchCache {
         topic: &str,
         publisher: u64,
     ) -> Arc<Matched> {
-        tree.matches(topic, tree.hash(topic), &mut self.scratch);
-        Arc::new(Matched::merge(&mut self.scratch.found, Some(publisher)))
+        let hash = tree.hash(topic);
+        let stamp = Some(tree.stamp(hash));
+        tree.matches(topic, hash, &mut self.scratch);
+        Arc::new(Matched::merge(
+            &mut self.scratch.found,
+            Some(publisher),
+            stamp,
+        ))
     }
 }
 
 /// Keeps the hasher type in one place for the maps of this crate that strangers do not fill.
 pub(crate) type FastMap<K, V> = hashbrown::HashMap<K, V, RandomState>;
+
+#[cfg(test)]
+mod tests {
+    use headwater_mqtt_codec::SubscriptionOptions;
+
+    use super::*;
+
+    #[test]
+    fn the_cache_stays_within_its_targets_when_remembered_topics_get_subscribers() {
+        let tree = SubscriptionTree::new();
+        let mut cache = MatchCache::new(1_000);
+        cache.targets_max = 200;
+        let topics: Vec<String> = (0..100).map(|topic| format!("t/{topic}")).collect();
+        for topic in &topics {
+            cache.find(&tree, topic);
+        }
+        for number in 1..=10 {
+            let subscriber = Subscriber {
+                seat: Arc::new(Seat::new(number, 0, false)),
+                options: SubscriptionOptions::default(),
+                id: None,
+            };
+            tree.subscribe("t/+", subscriber);
+        }
+        for topic in &topics {
+            assert_eq!(cache.find(&tree, topic).targets(), 10);
+            let held: usize = cache.topics.iter().map(|one| one.matched.targets()).sum();
+            assert_eq!(cache.targets, held);
+            assert!(held < 200 + 10, "one topic more than the bound");
+        }
+    }
+}

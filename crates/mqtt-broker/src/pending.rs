@@ -110,6 +110,7 @@ pub(crate) struct Draft {
     pub(crate) owed: Option<Bytes>,
     pub(crate) targets: Targets,
     pub(crate) retain: bool,
+    pub(crate) if_latest: bool,
     pub(crate) changes: Vec<Change>,
     pub(crate) control: Option<Control>,
     pub(crate) ticket: Option<Ticket>,
@@ -162,6 +163,7 @@ impl Shard {
             owed,
             targets,
             retain,
+            if_latest,
             changes,
             control,
             ticket,
@@ -175,6 +177,7 @@ impl Shard {
             owed,
             targets,
             retain,
+            if_latest,
             changes,
             control,
             ticket,
@@ -336,15 +339,17 @@ impl Shard {
             Ok(reason) => reason,
             Err(refusal) => {
                 self.counts.refused += 1;
-                if !connection.is_v5() {
-                    // No negative answer exists: the Client resends on its next connection.
-                    return self.close(now, at, None, End::Abnormal);
-                }
-                match refusal {
-                    Refusal::Full | Refusal::Backlog => PubAckReason::QuotaExceeded,
-                    Refusal::TooLarge | Refusal::Failed => {
+                match (refusal, connection.is_v5()) {
+                    (Refusal::Full | Refusal::Backlog, true) => PubAckReason::QuotaExceeded,
+                    (Refusal::TooLarge | Refusal::Failed, true) => {
                         PubAckReason::ImplementationSpecificError
                     }
+                    // No negative answer exists: the Client resends on its next connection.
+                    (Refusal::Full | Refusal::Backlog | Refusal::Failed, false) => {
+                        return self.close(now, at, None, End::Abnormal);
+                    }
+                    // It would for ever: acknowledged all the same, as 3.3.5 of MQTT 3.1.1 allows.
+                    (Refusal::TooLarge, false) => PubAckReason::Success,
                 }
             }
         };

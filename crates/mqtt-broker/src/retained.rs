@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use headwater_mqtt_codec::topic;
@@ -24,6 +25,8 @@ pub(crate) struct Retained {
     store: RwLock<Store>,
     messages_max: usize,
     bytes_max: usize,
+    /// That it is full was said, and it was not half empty since.
+    was_full: AtomicBool,
 }
 
 impl Retained {
@@ -32,6 +35,7 @@ impl Retained {
             store: RwLock::default(),
             messages_max: limits.retained_messages_max,
             bytes_max: limits.retained_bytes_max,
+            was_full: AtomicBool::new(false),
         }
     }
 
@@ -40,11 +44,37 @@ impl Retained {
         (store.messages.len(), store.bytes)
     }
 
-    /// Whether one more message of this weight may be retained.
-    pub(crate) fn has_room(&self, topic: &str, weight: usize) -> bool {
+    /// Whether this message may be retained: it clears, or what it replaces leaves room enough.
+    /// What is being committed is not counted.
+    pub(crate) fn has_room(&self, message: &Message) -> bool {
+        if message.payload.is_empty() {
+            return true;
+        }
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
-        store.bytes + weight <= self.bytes_max
-            && (store.messages.len() < self.messages_max || store.messages.contains_key(topic))
+        let (number, bytes) = (store.messages.len(), store.bytes);
+        let old = store.messages.get(&*message.topic);
+        let others = bytes - old.map_or(0, |old| old.weight());
+        let has_room = others + message.weight() <= self.bytes_max
+            && (number < self.messages_max || old.is_some());
+        if has_room {
+            if number <= self.messages_max / 2 && bytes <= self.bytes_max / 2 {
+                self.was_full.store(false, Ordering::Relaxed);
+            }
+        } else if !self.was_full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                number,
+                bytes,
+                "retained messages are at their limit: more are not retained"
+            );
+        }
+        has_room
+    }
+
+    /// Whether this very message is the Retained Message of its topic.
+    pub(crate) fn is_latest(&self, message: &Arc<Message>) -> bool {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        let latest = store.messages.get(&*message.topic);
+        latest.is_some_and(|latest| Arc::ptr_eq(latest, message))
     }
 
     /// The new Retained Message of its topic; an empty payload clears it [MQTT-3.3.1-6].

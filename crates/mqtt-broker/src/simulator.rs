@@ -10,6 +10,8 @@ mod exchanges;
 mod judge;
 mod keeper;
 mod pressure;
+mod refused;
+mod retained;
 mod schedules;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -96,6 +98,8 @@ pub(crate) struct Log {
     /// Payloads of all records there ever were.
     stored: BTreeSet<Bytes>,
     pub(crate) full: bool,
+    /// Longest payload it takes.
+    pub(crate) payload_bytes_max: Option<usize>,
     pub(crate) syncs: u64,
 }
 
@@ -111,6 +115,10 @@ impl Log {
         }
         let mut receipt = Receipt::default();
         if let Some(message) = &commit.message {
+            let bytes_max = self.payload_bytes_max.unwrap_or(usize::MAX);
+            if message.payload.len() > bytes_max {
+                return Err(Refusal::TooLarge);
+            }
             receipt.stored = message.stored;
             if commit.stores_message() {
                 let partition = if commit.routed { ROUTED } else { KEPT };

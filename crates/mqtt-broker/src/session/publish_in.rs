@@ -12,7 +12,7 @@ use headwater_mqtt_codec::{
 };
 
 use crate::commit::Targets;
-use crate::connection::Stage;
+use crate::connection::{Connection, Stage};
 use crate::input::Forwarded;
 use crate::matching::Matched;
 use crate::pending::{Draft, Then};
@@ -24,19 +24,23 @@ use crate::{Change, Message, Now, Shard, Ticket, Verdict};
 pub(crate) struct Publication {
     pub(crate) message: Message,
     pub(crate) matched: Arc<Matched>,
+    /// The publisher's Session, whose No Local subscriptions do not count.
+    pub(crate) publisher: Option<u64>,
     pub(crate) routed: bool,
+    /// It becomes the Retained Message of its topic.
+    pub(crate) retains: bool,
 }
 
 impl Publication {
     /// Something must be in the log before this is acknowledged.
     fn is_durable(&self) -> bool {
         self.routed
-            || self.message.retain
+            || self.retains
             || self.matched.persistent_qos.min(self.message.qos) > QoS::AtMostOnce
     }
 
     fn is_unwanted(&self) -> bool {
-        self.matched.is_empty() && !self.routed && !self.message.retain
+        self.matched.is_empty() && !self.routed && !self.retains
     }
 }
 
@@ -94,10 +98,11 @@ impl Shard {
             self.refuse_publish(at, &publish, reason);
             return Ok(());
         }
-        let Some(publication) = self.publication(now, slot, &mut publish) else {
+        let Some(mut publication) = self.publication(now, slot, &mut publish) else {
             return Ok(());
         };
-        if publication.message.retain && !self.has_retained_room(&publication.message) {
+        self.retain_if_room(&mut publication);
+        if publication.message.retain && !publication.retains && self.can_refuse(at, qos) {
             self.refuse_publish(at, &publish, PubAckReason::QuotaExceeded);
             return Ok(());
         }
@@ -148,12 +153,21 @@ impl Shard {
         }
     }
 
-    fn has_retained_room(&self, message: &Message) -> bool {
-        message.payload.is_empty()
-            || self
-                .shared
-                .retained
-                .has_room(&message.topic, message.weight())
+    /// Without room for it a message is published and not retained, unless its publisher can be
+    /// told: closing the connection would make the Client send it again for as long as others fill
+    /// the store.
+    fn retain_if_room(&mut self, publication: &mut Publication) {
+        let message = &publication.message;
+        if publication.retains && !self.shared.retained.has_room(message) {
+            publication.retains = false;
+            self.counts.not_retained += 1;
+        }
+    }
+
+    /// Whether the protocol has a negative answer to a PUBLISH of this QoS.
+    fn can_refuse(&self, at: usize, qos: QoS) -> bool {
+        let connection = self.connections.get(at);
+        qos > QoS::AtMostOnce && connection.is_some_and(Connection::is_v5)
     }
 
     /// Nothing is routed. Before MQTT 5.0 there is no negative answer: it is acknowledged all the
@@ -214,8 +228,10 @@ impl Shard {
         }
         let routed = !message.from_log && self.shared.routes.takes(&message);
         Publication {
+            retains: message.retain,
             message,
             matched,
+            publisher: number,
             routed,
         }
     }
@@ -283,9 +299,11 @@ impl Shard {
         let Publication {
             message,
             matched,
+            publisher,
             routed,
+            retains,
         } = publication;
-        if message.retain {
+        if retains {
             changes.push(rows::retained(&message));
         }
         let weight = u32::try_from(message.weight()).unwrap_or(u32::MAX);
@@ -294,14 +312,14 @@ impl Shard {
             entry.encode()
         });
         let draft = Draft {
-            retain: message.retain,
+            retain: retains,
             message: Some(message.detach()),
             routed,
             owed,
-            targets: Targets(Some(matched)),
+            targets: Targets::new(matched, publisher),
             changes,
-            control: None,
             ticket,
+            ..Draft::default()
         };
         self.submit(draft, at, slot, then);
     }
@@ -317,7 +335,8 @@ impl Shard {
         slot: Option<usize>,
         then: Then,
     ) -> bool {
-        let publication = self.find_subscribers(message, None);
+        let mut publication = self.find_subscribers(message, None);
+        self.retain_if_room(&mut publication);
         // A ticket always commits: the driver has something to add, and wants its turn.
         if publication.is_durable() || !changes.is_empty() || ticket.is_some() {
             self.commit_publication(publication, changes, ticket, None, slot, then);

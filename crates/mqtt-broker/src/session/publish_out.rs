@@ -112,6 +112,10 @@ impl Shard {
             return;
         };
         let durable = qos > QoS::AtMostOnce && session.is_persistent();
+        if delivery.late && durable {
+            let at = session.connection;
+            return self.owe_retained(at, slot, target, &delivery.message);
+        }
         let (Some(sequence), true) = (delivery.owed, durable) else {
             let mut shared = Some(delivery.message.clone());
             self.deliver_transient(now, slot, &delivery.message, &mut shared, target);
@@ -121,6 +125,10 @@ impl Shard {
             return;
         }
         session.next_sequence = sequence + 1;
+        if delivery.if_latest && !self.shared.retained.is_latest(&delivery.message) {
+            self.mark_dirty(slot);
+            return;
+        }
         let owed = Owed {
             sequence,
             position: delivery.stored.unwrap_or_default(),

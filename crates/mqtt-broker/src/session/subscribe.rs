@@ -294,7 +294,8 @@ impl Shard {
 
     /// A Retained Message to a Session that outlives its connection is owed like any other.
     fn send_retained(&mut self, now: Now, at: usize, feed: &Feed, message: &Arc<Message>) {
-        if message.is_expired(now) {
+        // One that is newer has come to this subscription by itself.
+        if message.is_expired(now) || !self.shared.retained.is_latest(message) {
             return;
         }
         let target = &feed.target;
@@ -303,19 +304,31 @@ impl Shard {
             self.deliver_retained(now, feed.slot, message, target);
             return;
         }
+        self.owe_retained(Some(at), feed.slot, target, message);
+    }
+
+    /// Commits that this Session is owed a Retained Message.
+    pub(crate) fn owe_retained(
+        &mut self,
+        at: Option<usize>,
+        slot: usize,
+        target: &Target,
+        message: &Arc<Message>,
+    ) {
         let matched = Matched::one(target.clone());
         let weight = u32::try_from(message.weight()).unwrap_or(u32::MAX);
-        let owed = matched.owed(message.qos, true).map(|mut entry| {
+        let owed = matched.owed(message.qos, message.retain).map(|mut entry| {
             entry.weight = weight;
             entry.encode()
         });
         let draft = Draft {
             message: Some(message.clone()),
             owed,
-            targets: Targets(Some(Arc::new(matched))),
+            targets: Targets::new(Arc::new(matched), None),
+            if_latest: true,
             ..Draft::default()
         };
-        self.submit(draft, Some(at), Some(feed.slot), Then::Nothing);
+        self.submit(draft, at, Some(slot), Then::Nothing);
     }
 
     /// Whether a feed only waits for its next turn.

@@ -72,11 +72,6 @@ impl Shard {
             self.counts.refused += 1;
             return self.change_rows(changes, Some(slot), then);
         }
-        if message.retain && !message.payload.is_empty() {
-            // A Will has nobody to refuse it to: without room it is published, not retained.
-            let room = &self.shared.retained;
-            message.retain = room.has_room(&message.topic, message.weight());
-        }
         self.publish_other(now, message, changes, None, Some(slot), then)
     }
 

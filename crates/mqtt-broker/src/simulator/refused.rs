@@ -1,0 +1,99 @@
+//! What is refused, and what it leaves behind. Bytes from the specification.
+
+use std::sync::Arc;
+
+use super::World;
+use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
+use crate::directory::Claimed;
+use crate::{CommitId, Limits, Publisher, Table};
+
+#[test]
+fn at_the_limit_of_sessions_those_that_exist_come_back() {
+    let limits = Limits {
+        sessions_max: 1,
+        ..Limits::default()
+    };
+    let mut world = World::new(2, limits);
+    let first = live(&mut world, 0, &connect_v3('a', false));
+    world.cut(first);
+    for (version, refused) in [
+        (connect_v3('b', false), "20 02 00 03"),
+        (
+            connect_v5('b', "02", "05 11 00000064", ""),
+            "20 03 00 97 00",
+        ),
+    ] {
+        let other = world.open(0);
+        assert_eq!(exchange(&mut world, other, &version), hex(refused));
+        assert!(!world.is_open(other));
+    }
+    // Its client id is not held by what was refused.
+    let who = Arc::new(Publisher {
+        client: "b".into(),
+        principal: "anonymous".into(),
+    });
+    let (directory, claim) = (&world.shared.directory, CommitId(99));
+    let held = directory.claim(&who, 0, claim);
+    assert!(matches!(held, Claimed::Fresh), "{held:?}");
+    assert!(directory.release("b", 0, claim));
+    live(&mut world, 1, &connect_v3('b', true));
+    let back = world.open(1);
+    let answer = exchange(&mut world, back, &connect_v3('a', false));
+    assert_eq!(answer, hex("20 02 01 00"), "session present");
+    // Clean Start replaces one by one.
+    let clean = connect_v5('a', "02", "05 11 00000064", "");
+    let back = world.open(0);
+    let answer = exchange(&mut world, back, &clean);
+    assert_eq!(
+        &answer[2..4],
+        [0, 0],
+        "a new session in the old one's place"
+    );
+    assert_eq!(world.shared.persistent_sessions(), 1);
+}
+
+#[test]
+fn a_message_that_the_log_never_takes_does_not_come_back_for_ever() {
+    let mut world = World::new(1, Limits::default());
+    world.log.payload_bytes_max = Some(1);
+    let v3 = live(&mut world, 0, &connect_v3('a', false));
+    let v5 = live(&mut world, 0, &connect_v5('b', "02", "00", ""));
+    for (client, sent, answer) in [
+        (v3, "32 0e 0008 726f757465642f78 0001 7878", "40 02 0001"),
+        (v3, "34 0e 0008 726f757465642f78 0002 7878", "50 02 0002"),
+        (v3, "62 02 0002", "70 02 0002"),
+        (
+            v5,
+            "32 0f 0008 726f757465642f78 0001 00 7878",
+            "40 03 0001 83",
+        ),
+    ] {
+        assert_eq!(exchange(&mut world, client, &hex(sent)), hex(answer));
+    }
+    assert_eq!(world.shards[0].counts().refused, 3);
+    assert!(!world.log.held(b"xx"));
+    assert_eq!(world.log.rows(Table::Inbound), 0);
+}
+
+#[test]
+fn a_qos_2_step_that_a_full_disk_refused_moves_with_its_session() {
+    let mut world = World::new(2, Limits::default());
+    let subscriber = live(&mut world, 0, &connect_v3('s', false));
+    exchange(&mut world, subscriber, &hex("82 06 0001 0001 61 02"));
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    world.send(publisher, &hex("34 06 0001 61 0001 78"));
+    world.run_shard(0, 1);
+    world.run_log(1);
+    world.log.full = true;
+    world.run();
+    assert_eq!(
+        world.read(subscriber),
+        hex(""),
+        "its Packet Identifier is not stored"
+    );
+    world.cut(subscriber);
+    world.log.full = false;
+    let subscriber = world.open(1);
+    let answer = exchange(&mut world, subscriber, &connect_v3('s', false));
+    assert_eq!(answer, hex("20 02 01 00 34 06 0001 61 0001 78"));
+}
