@@ -148,6 +148,9 @@ pub(crate) struct Mqtt {
     pub(crate) keep_alive_seconds_max: u16,
     /// How long a Session may outlive its connection. Default 7 days.
     pub(crate) session_expiry_max: DurationMs,
+    /// Sessions that outlive their connection, in all; a CONNECT that would add one is refused (0x97;
+    /// 3.x: 3). Default 1,000,000.
+    pub(crate) sessions_max: u64,
     /// Messages a Session may be owed; the oldest leave it beyond that. Default 1,000,000.
     pub(crate) queue_messages_max: u32,
     /// Bytes of messages a Session may be owed; the oldest leave it beyond that. Default 1 GiB.
@@ -158,6 +161,11 @@ pub(crate) struct Mqtt {
     /// How long a Client may take nothing of what waits for it before it is closed; 1.5 times its
     /// Keep Alive where that is longer. Default 15 s.
     pub(crate) send_timeout: DurationMs,
+    /// Retained Messages in all. Beyond it one more is refused (0x97); before MQTT 5.0, at QoS 0 and
+    /// from elsewhere it is published and not retained. Default 1,000,000.
+    pub(crate) retained_messages_max: u32,
+    /// Bytes of all Retained Messages, as above. Default 1 GiB.
+    pub(crate) retained_bytes_max: ByteSize,
     /// Time a stranger has for its CONNECT. Default 5 s.
     pub(crate) connect_timeout: DurationMs,
     /// Connections in all; beyond it a new one is closed at once. Default 1,000,000.
@@ -172,10 +180,13 @@ impl Default for Mqtt {
             receive_maximum: 1000,
             keep_alive_seconds_max: 0,
             session_expiry_max: DurationMs::days(7),
+            sessions_max: 1_000_000,
             queue_messages_max: 1_000_000,
             queue_bytes_max: ByteSize(1 << 30),
             output_bytes_max: ByteSize(1 << 20),
             send_timeout: DurationMs(15_000),
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: ByteSize(1 << 30),
             connect_timeout: DurationMs(5_000),
             connections_max: 1_000_000,
         }

@@ -445,6 +445,9 @@ fn limits(config: &Config, unit_bytes_max: u64) -> Limits {
             .try_into()
             .unwrap_or(std::num::NonZeroU16::MIN),
         session_expiry_seconds_max: u32::try_from(seconds).unwrap_or(u32::MAX),
+        sessions_max: mqtt.sessions_max,
+        retained_messages_max: usize::try_from(mqtt.retained_messages_max).unwrap_or(usize::MAX),
+        retained_bytes_max: usize::try_from(mqtt.retained_bytes_max.0).unwrap_or(usize::MAX),
         queue_messages_max: usize::try_from(mqtt.queue_messages_max).unwrap_or(usize::MAX),
         queue_bytes_max: mqtt.queue_bytes_max.0,
         ..Limits::default()

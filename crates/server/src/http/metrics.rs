@@ -87,6 +87,12 @@ pub(super) fn text(running: &Running) -> String {
         "Bytes of retained messages",
         &[("", retained_bytes as u64)],
     );
+    out.metric(
+        "headwater_not_retained_total",
+        "counter",
+        "Messages not retained, because retained messages were at their limit",
+        &[("", totals.not_retained)],
+    );
     let by_qos = |zero, one, two| {
         [
             ("{qos=\"0\"}", zero),
