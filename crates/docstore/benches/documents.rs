@@ -89,7 +89,7 @@ impl Load {
     }
 
     fn insert(&mut self) {
-        self.writer.insert(&self.batch, &[]).expect("inserted");
+        self.writer.insert(&self.batch, &[], 0).expect("inserted");
     }
 
     fn fill(topics: usize) -> Self {

@@ -28,7 +28,7 @@ fn main() -> Result<()> {
             offset += 1;
             continue;
         }
-        writer.insert(&batch, &[])?;
+        writer.insert(&batch, &[], 0)?;
         batch.clear();
         match query(verb, text) {
             Ok(query) => println!("{:?}", answer(&mut reader, &namespace, &query)?),

@@ -8,6 +8,7 @@
 //! Holds: a batch is written whole or not at all; an answer is what MongoDB's rules say of each
 //! document, whatever SQL was asked on the way; every query is bounded in memory and time.
 
+mod arrivals;
 mod date;
 mod document;
 mod evaluate;
@@ -31,4 +32,6 @@ pub use payload::PAYLOAD_DEPTH_MAX;
 pub use reader::{Bounds, FindError, Found, Query, Reader};
 pub use sort::{SORT_KEYS_MAX, Sort, SortError};
 pub use store::{OpenError, Options, Store};
-pub use writer::{Cursor, INDEXES_MAX, IndexError, InsertError, Inserted, SyncError, Writer};
+pub use writer::{
+    Cursor, DocumentError, INDEXES_MAX, IndexError, InsertError, Inserted, SyncError, Writer,
+};

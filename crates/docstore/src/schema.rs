@@ -13,7 +13,9 @@
 //! stands in no column, as text that every JSON tool reads; the view named after the collection
 //! shows both together.
 //!
-//! Retention removes documents by age, batch by batch ([`Writer::remove_older`](crate::Writer::remove_older)).
+//! Retention removes documents by the time they came, batch by batch
+//! ([`Writer::remove_old`](crate::Writer::remove_old)). That time stands in no document's row: rows of
+//! a stream come in the order of their ids, so `arrivals` says from which row on all came before when.
 //! The file's name leaves room for a row of volumes (`documents-000001.sqlite`), each with
 //! dictionaries and cursors of its own, of which whole ones could be dropped instead.
 
@@ -25,7 +27,7 @@ use std::path::{Path, PathBuf};
 /// "HWds", in the file's header.
 const APPLICATION_ID: i32 = 0x4857_6473;
 /// Newer files are refused, older ones brought up to this when opened.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// Lower bits of a row id that hold the offset.
 const OFFSET_BITS: u32 = 40;
@@ -61,6 +63,12 @@ pub(crate) fn row_id(stream: i64, low: i64) -> i64 {
 /// The stream of a row id and the low bits of its offset.
 pub(crate) fn split_row_id(id: i64) -> (i64, i64) {
     (id >> OFFSET_BITS, id & OFFSET_MASK)
+}
+
+/// The first row id that is not the stream's.
+pub(crate) fn end_of_stream(stream: i64) -> i64 {
+    // The highest stream ends with the last row id there is.
+    (stream + 1).saturating_mul(1 << OFFSET_BITS)
 }
 
 pub(crate) fn offset(high: i64, low: i64) -> u64 {
@@ -119,12 +127,41 @@ pub(crate) fn open(path: &Path, create: bool) -> Result<Connection, OpenError> {
                 path: path.to_owned(),
             });
         }
-        connection.execute_batch(&tables_sql()).map_err(refused)?;
+        match version {
+            0 => connection.execute_batch(&tables_sql()).map_err(refused)?,
+            _ => add_arrivals(&connection).map_err(refused)?,
+        }
     }
     connection
         .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
         .map_err(refused)?;
     Ok(connection)
+}
+
+const ARRIVALS_SQL: &str = "
+    CREATE TABLE arrivals (
+        collection INTEGER NOT NULL,
+        stream INTEGER NOT NULL,
+        first INTEGER NOT NULL,
+        until_ms INTEGER NOT NULL,
+        PRIMARY KEY (collection, stream, first)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX arrivals_until ON arrivals (until_ms);";
+
+/// From version 1 to 2: what is there counts as having come now.
+fn add_arrivals(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("BEGIN EXCLUSIVE; {ARRIVALS_SQL}"))?;
+    let collections: Vec<i64> = connection
+        .prepare("SELECT id FROM collections")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for id in collections {
+        connection.execute_batch(&format!(
+            "INSERT INTO arrivals SELECT {id}, id >> {OFFSET_BITS}, min(id), unixepoch() * 1000
+             FROM documents_{id} GROUP BY id >> {OFFSET_BITS}"
+        ))?;
+    }
+    connection.execute_batch(&format!("PRAGMA user_version = {VERSION}; COMMIT;"))
 }
 
 fn tables_sql() -> String {
@@ -154,6 +191,7 @@ fn tables_sql() -> String {
             next_offset INTEGER NOT NULL,
             PRIMARY KEY (name, topic, partition)
         ) STRICT, WITHOUT ROWID;
+        {ARRIVALS_SQL}
         PRAGMA application_id = {APPLICATION_ID};
         PRAGMA user_version = {VERSION};
         COMMIT;"

@@ -16,6 +16,9 @@ pub struct Options {
     /// Most bytes the documents may take on disk, the write-ahead file not counted; an insert
     /// beyond ends in [`crate::InsertError::Full`]. `None`: what the disk holds.
     pub bytes_max: Option<u64>,
+    /// How long a document stays at least, in milliseconds from when it came into the store,
+    /// whatever time its record tells. `None`: for ever.
+    pub retention_ms: Option<i64>,
 }
 
 /// The document store of one directory.

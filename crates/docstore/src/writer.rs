@@ -3,14 +3,17 @@
 //! For: [`Writer`]: a batch and the sink's positions in one transaction, indexes, syncing.
 //! Not for: making documents (`document`), reading them (`reader`).
 //! Calls: `schema`. Called by: the one thread that writes.
-//! Holds: a transaction is there whole or not at all; after a failed sync nothing more is written.
+//! Holds: a transaction is there whole or not at all; after a failed sync, its own or one of SQLite's,
+//! nothing more is written, and the process has to end; a full disk and other failed writes change
+//! nothing and may be tried again.
 
-use crate::Namespace;
+use crate::arrivals::Arrivals;
 use crate::document::{Batch, Entry};
 use crate::path::Path as FieldPath;
 use crate::reader::unsigned;
 use crate::schema::{self, STREAMS_MAX, StreamKey};
 use crate::store::{OpenError, Options, Taken, is_corrupt};
+use crate::{Namespace, Position};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
 };
@@ -36,6 +39,7 @@ pub struct Writer {
     connection: Connection,
     directory: PathBuf,
     numbers: Numbers,
+    arrivals: Arrivals,
     /// Open from the first sync on, so that no error of an earlier write-back is missed.
     wal: Option<File>,
     bytes_unchecked: usize,
@@ -67,25 +71,46 @@ pub struct Inserted {
 pub enum InsertError {
     #[error("there is no room for more documents; nothing of the batch was written")]
     Full,
-    #[error("offset {0} is beyond what a document's position can hold")]
+    /// Without this one document the batch may be taken.
+    #[error("the document of offset {} is refused; nothing of the batch was written", .position.offset)]
+    Refused {
+        namespace: Namespace,
+        position: Position,
+        #[source]
+        source: DocumentError,
+    },
+    #[error("offset {0} is beyond what a position can hold")]
     Offset(u64),
-    #[error("more than {STREAMS_MAX} topic partitions in one store")]
-    Streams,
     #[error("the document store is damaged; nothing of the batch was written")]
     Corrupt(#[source] rusqlite::Error),
-    #[error("the document store could not be written; it takes no more until a restart")]
+    /// The process has to end: what the disk holds is known only after a restart.
+    #[error("the document store could not be synced")]
     Failed(#[source] rusqlite::Error),
-    #[error("the document store takes no documents since a write failed; restart")]
+    #[error("the document store takes nothing since a sync failed; restart")]
     Closed,
     #[error("the batch could not be written")]
     Sqlite(#[source] rusqlite::Error),
 }
 
+/// Why a document can never be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    #[error("offset {0} is beyond what a document's position can hold")]
+    Offset(u64),
+    #[error("more than {STREAMS_MAX} topic partitions in one store")]
+    Streams,
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    #[error("the document store could not be synced; it takes no more documents until a restart")]
+    #[error("the document store's files cannot be opened to be synced")]
+    Open(#[source] io::Error),
+    /// The process has to end: what the disk holds is known only after a restart.
+    #[error("the document store could not be synced")]
     Failed(#[source] io::Error),
-    #[error("the document store takes no documents since a write failed; restart")]
+    #[error("the document store takes nothing since a sync failed; restart")]
     Closed,
 }
 
@@ -129,6 +154,7 @@ impl Writer {
             connection,
             directory: directory.to_owned(),
             numbers: Numbers::default(),
+            arrivals: Arrivals::new(options.retention_ms),
             wal: None,
             bytes_unchecked: 0,
             documents_unchecked: 0,
@@ -138,19 +164,29 @@ impl Writer {
     }
 
     /// Writes `batch` and moves `cursors` in one transaction: all of it or nothing. It survives
-    /// the end of the process at once, a power cut only after [`Self::sync`].
+    /// the end of the process at once, a power cut only after [`Self::sync`]. `now_ms`, milliseconds
+    /// since 1970, is when the documents came.
     pub fn insert(
         &mut self,
         batch: &Batch,
         cursors: &[Cursor<'_>],
+        now_ms: i64,
     ) -> Result<Inserted, InsertError> {
         if self.failed {
             return Err(InsertError::Closed);
         }
-        let result = insert(&mut self.connection, &mut self.numbers, batch, cursors);
+        let (numbers, arrivals) = (&mut self.numbers, &mut self.arrivals);
+        let result = insert(
+            &mut self.connection,
+            numbers,
+            arrivals,
+            batch,
+            cursors,
+            now_ms,
+        );
         if let Err(error) = &result {
             // Numbers given out in what was undone are void.
-            self.numbers = Numbers::default();
+            self.forget();
             self.failed = matches!(error, InsertError::Failed(_));
             if matches!(error, InsertError::Full) {
                 // What the write-ahead file holds may still find its place, and leave room in it.
@@ -168,6 +204,11 @@ impl Writer {
         result
     }
 
+    fn forget(&mut self) {
+        self.numbers = Numbers::default();
+        self.arrivals.forget();
+    }
+
     /// Everything inserted so far is on disk when this returns.
     ///
     /// Syncing the write-ahead file is enough. Each commit is in it whole, and what was moved from
@@ -179,13 +220,12 @@ impl Writer {
         if self.failed {
             return Err(SyncError::Closed);
         }
-        self.sync_files().map_err(|source| {
-            self.failed = true;
-            SyncError::Failed(source)
-        })
+        let synced = self.sync_files();
+        self.failed = matches!(synced, Err(SyncError::Failed(_)));
+        synced
     }
 
-    fn sync_files(&mut self) -> io::Result<()> {
+    fn sync_files(&mut self) -> Result<(), SyncError> {
         // Opened beside SQLite's own handle. Closing one would drop locks held on its file, but
         // SQLite holds none on this one: its locks lie in the main file and in -shm.
         let wal = match self.wal.take() {
@@ -194,34 +234,32 @@ impl Writer {
                 Ok(wal) => Some(wal),
                 // Nothing was written yet through this connection.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error),
+                Err(error) => return Err(SyncError::Open(error)),
             },
         };
+        let folder = File::open(&self.directory).map_err(SyncError::Open)?;
         if let Some(wal) = &wal {
-            wal.sync_data()?;
+            wal.sync_data().map_err(SyncError::Failed)?;
         }
         self.wal = wal;
-        File::open(&self.directory)?.sync_all()
+        folder.sync_all().map_err(SyncError::Failed)
     }
 
     /// Moves what is in the write-ahead file to its place, as far as no reader needs it there.
     fn checkpoint(&mut self) -> Result<(), InsertError> {
         self.bytes_unchecked = 0;
         self.documents_unchecked = 0;
-        self.connection
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-            .map_err(|error| match error.sqlite_error_code() {
-                // It goes on with the next one; the documents are in the write-ahead file.
-                Some(ErrorCode::DiskFull) => InsertError::Full,
-                _ => {
-                    self.failed = true;
-                    InsertError::Failed(error)
-                }
-            })
-            .or_else(|error| match error {
-                InsertError::Full => Ok(()),
-                other => Err(other),
-            })
+        let moved = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        match moved.map_err(insert_error) {
+            // It goes on with the next one; the documents are in the write-ahead file.
+            Ok(()) | Err(InsertError::Full) => Ok(()),
+            Err(error) => {
+                self.failed = matches!(error, InsertError::Failed(_));
+                Err(error)
+            }
+        }
     }
 
     /// Indexes a path such as `payload.temp`, so that filters on it need not read every document.
@@ -240,10 +278,12 @@ impl Writer {
         }
         let expression = schema::index_expression("", &parsed).ok_or_else(refused)?;
         let made = self.make_index(namespace, path, &expression);
-        if made.is_err() {
-            self.numbers = Numbers::default();
+        let made = made.map_err(insert_error);
+        if let Err(error) = &made {
+            self.forget();
+            self.failed = matches!(error, InsertError::Failed(_));
         }
-        match made.map_err(insert_error)? {
+        match made? {
             true => Ok(()),
             false => Err(IndexError::TooMany(namespace.clone())),
         }
@@ -272,14 +312,18 @@ impl Writer {
         Ok(true)
     }
 
-    /// Removes documents whose time lies before `ts_ms`, at most `limit` of all collections together,
-    /// in one transaction; how many went. Fewer than `limit`: nothing so old is left. Documents
-    /// without a time (below 0) stay. What is freed is used again; the file does not shrink.
-    pub fn remove_older(&mut self, ts_ms: i64, limit: u32) -> Result<u64, InsertError> {
+    /// Removes documents that have been here for longer than the retention, at most `limit` of all
+    /// collections together, in one transaction; how many went. Fewer than `limit`: none is left that
+    /// has to go now; a document may stay a hundredth of the retention longer. What is freed is used
+    /// again; the file does not shrink.
+    pub fn remove_old(&mut self, now_ms: i64, limit: u32) -> Result<u64, InsertError> {
         if self.failed {
             return Err(InsertError::Closed);
         }
-        let removed = remove_older(&mut self.connection, ts_ms, limit).map_err(insert_error);
+        let removed = self
+            .arrivals
+            .remove_old(&mut self.connection, now_ms, limit);
+        let removed = removed.map_err(insert_error);
         self.failed = matches!(removed, Err(InsertError::Failed(_)));
         let removed = removed?;
         self.documents_unchecked += usize::try_from(removed).unwrap_or(usize::MAX);
@@ -332,8 +376,10 @@ pub(crate) fn read_cursor(
 fn insert(
     connection: &mut Connection,
     numbers: &mut Numbers,
+    arrivals: &mut Arrivals,
     batch: &Batch,
     cursors: &[Cursor<'_>],
+    now_ms: i64,
 ) -> Result<Inserted, InsertError> {
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -358,7 +404,12 @@ fn insert(
             };
             let rows = statement
                 .execute(params![row, topic, entry.ts_ms, entry.arrays, entry.body])
-                .map_err(insert_error)?;
+                .map_err(|error| document_error(&entry, error))?;
+            if rows > 0 {
+                arrivals
+                    .came(&transaction, id, row, now_ms)
+                    .map_err(insert_error)?;
+            }
             inserted.written += rows as u64;
             inserted.already_there += 1 - rows as u64;
         }
@@ -366,27 +417,6 @@ fn insert(
     move_cursors(&transaction, cursors)?;
     transaction.commit().map_err(insert_error)?;
     Ok(inserted)
-}
-
-fn remove_older(connection: &mut Connection, ts_ms: i64, limit: u32) -> rusqlite::Result<u64> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let collections: Vec<i64> = transaction
-        .prepare_cached("SELECT id FROM collections")?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    let mut removed = 0;
-    for id in collections {
-        let left = u64::from(limit).saturating_sub(removed);
-        let rows = transaction
-            .prepare_cached(&format!(
-                "DELETE FROM documents_{id} WHERE id IN
-                 (SELECT id FROM documents_{id} WHERE ts >= 0 AND ts < ? ORDER BY ts LIMIT ?)"
-            ))?
-            .execute(params![ts_ms, i64::try_from(left).unwrap_or(i64::MAX)])?;
-        removed += rows as u64;
-    }
-    transaction.commit()?;
-    Ok(removed)
 }
 
 fn move_cursors(transaction: &Transaction<'_>, cursors: &[Cursor<'_>]) -> Result<(), InsertError> {
@@ -409,11 +439,36 @@ fn move_cursors(transaction: &Transaction<'_>, cursors: &[Cursor<'_>]) -> Result
 
 fn insert_error(error: rusqlite::Error) -> InsertError {
     match error.sqlite_error_code() {
+        // The write itself, not a sync: ENOSPC from those is SQLITE_IOERR_FSYNC.
         Some(ErrorCode::DiskFull) => InsertError::Full,
         _ if is_corrupt(&error) => InsertError::Corrupt(error),
-        // Among them a failed fsync, after which nothing on the file is certain.
-        Some(ErrorCode::SystemIoFailure) => InsertError::Failed(error),
+        // Other I/O errors leave a transaction undone, and all that was committed as it was.
+        Some(ErrorCode::SystemIoFailure) if is_failed_sync(&error) => InsertError::Failed(error),
         _ => InsertError::Sqlite(error),
+    }
+}
+
+fn is_failed_sync(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(code, Some(SQLITE_IOERR_FSYNC | SQLITE_IOERR_DIR_FSYNC))
+}
+
+/// As [`insert_error`], but for what is the one document's own fault.
+fn document_error(entry: &Entry<'_>, error: rusqlite::Error) -> InsertError {
+    use ErrorCode::{ConstraintViolation, TooBig, TypeMismatch, Unknown};
+    match error.sqlite_error_code() {
+        // `Unknown` is SQLITE_ERROR: an expression, an index's for instance, that cannot be computed.
+        Some(ConstraintViolation | TooBig | TypeMismatch | Unknown) => refused(entry, error.into()),
+        _ => insert_error(error),
+    }
+}
+
+fn refused(entry: &Entry<'_>, source: DocumentError) -> InsertError {
+    InsertError::Refused {
+        namespace: entry.namespace.clone(),
+        position: entry.position,
+        source,
     }
 }
 
@@ -455,15 +510,16 @@ impl Numbers {
         transaction: &Transaction<'_>,
         entry: &Entry<'_>,
     ) -> Result<i64, InsertError> {
-        let offset = entry.position.offset;
-        let (key, low) = StreamKey::of(&entry.position).ok_or(InsertError::Offset(offset))?;
+        let position = entry.position;
+        let (key, low) = StreamKey::of(&position)
+            .ok_or_else(|| refused(entry, DocumentError::Offset(position.offset)))?;
         let stream = match self.streams.get(&key) {
             Some(stream) => *stream,
             None => {
                 let stream =
                     stream_number(transaction, &key, entry.kafka_topic).map_err(insert_error)?;
                 if stream > STREAMS_MAX {
-                    return Err(InsertError::Streams);
+                    return Err(refused(entry, DocumentError::Streams));
                 }
                 self.streams.insert(key, stream);
                 stream
@@ -521,5 +577,28 @@ fn stream_number(
                 "INSERT INTO streams (topic, partition, high, kafka_topic) VALUES (?, ?, ?, ?)",
             )?
             .insert(params![topic, key.partition, key.high, kafka_topic]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::ffi;
+
+    #[test]
+    fn failed_sync_is_told_from_a_full_disk_and_from_a_failed_write() {
+        let told = |code| insert_error(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC] {
+            assert!(matches!(told(code), InsertError::Failed(_)), "{code}");
+        }
+        assert!(matches!(told(ffi::SQLITE_FULL), InsertError::Full));
+        for code in [
+            ffi::SQLITE_IOERR_WRITE,
+            ffi::SQLITE_IOERR_READ,
+            ffi::SQLITE_BUSY,
+        ] {
+            assert!(matches!(told(code), InsertError::Sqlite(_)), "{code}");
+        }
+        assert!(matches!(told(ffi::SQLITE_CORRUPT), InsertError::Corrupt(_)));
     }
 }

@@ -3,7 +3,7 @@
 //! Documents and filters are drawn from few names and values, so that they meet often, and from
 //! those where SQL and MongoDB differ: booleans, arrays, numbers near each other, null.
 
-use crate::support::{Fixture, collection, facts};
+use crate::support::{Fixture, NOW, collection, facts};
 use headwater_docstore::{Batch, Bounds, Facts, Filter, Query};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -163,7 +163,7 @@ fn fill(fixture: &mut Fixture, payloads: &[String]) {
         };
         batch.push(&collection(), &record);
     }
-    fixture.writer.insert(&batch, &[]).unwrap();
+    fixture.writer.insert(&batch, &[], NOW).unwrap();
 }
 
 proptest! {

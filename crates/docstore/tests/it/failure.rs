@@ -1,6 +1,6 @@
 //! Files that are not as they should be, disks that are full, processes that die.
 
-use crate::support::{Fixture, collection, facts, find};
+use crate::support::{Fixture, NOW, collection, facts, find};
 use headwater_docstore::{Batch, Bounds, Facts, InsertError, OpenError, Options, Query, Store};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ fn a_newer_store_is_refused_with_both_versions() {
     drop(newer);
     let error = refusal(folder.path()).to_string();
     assert!(
-        error.contains("version 7, this program reads up to 1"),
+        error.contains("version 7, this program reads up to 2"),
         "{error}"
     );
 }
@@ -71,6 +71,7 @@ fn damage_inside_is_an_error_not_an_answer() {
 fn a_full_store_refuses_the_batch_and_goes_on_reading() {
     let mut fixture = Fixture::with(Options {
         bytes_max: Some(512 * 1024),
+        ..Options::default()
     });
     let payload = vec![b'x'; 1000];
     let mut written = 0;
@@ -84,7 +85,7 @@ fn a_full_store_refuses_the_batch_and_goes_on_reading() {
             };
             batch.push(&collection(), &facts);
         }
-        match fixture.writer.insert(&batch, &[]) {
+        match fixture.writer.insert(&batch, &[], NOW) {
             Ok(_) => written += batch.len() as u64,
             Err(error) => break error,
         }
@@ -98,7 +99,7 @@ fn a_full_store_refuses_the_batch_and_goes_on_reading() {
     );
     // Small ones may still fit, and the same batch is refused again, not lost half way.
     assert!(matches!(
-        fixture.writer.insert(&batch, &[]),
+        fixture.writer.insert(&batch, &[], NOW),
         Err(InsertError::Full)
     ));
     assert_eq!(fixture.offsets("{}").len() as u64, written);
@@ -118,7 +119,7 @@ fn every_image_of_a_crash_opens_with_whole_batches() {
         for m in 0..10 {
             batch.push(&collection(), &facts(n * 10 + m));
         }
-        fixture.writer.insert(&batch, &[]).unwrap();
+        fixture.writer.insert(&batch, &[], NOW).unwrap();
         if n == 2 {
             fixture.writer.sync().unwrap();
         }
@@ -178,7 +179,7 @@ fn a_full_disk_refuses_reads_on_and_recovers_by_itself() {
                 },
             );
         }
-        match writer.insert(&batch, &[]) {
+        match writer.insert(&batch, &[], NOW) {
             Ok(_) => *written += batch.len() as u64,
             Err(error) => break error,
         }

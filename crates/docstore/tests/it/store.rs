@@ -1,9 +1,9 @@
 //! Documents go in once and come out as they are.
 
-use crate::support::{Fixture, KAFKA_TOPIC, collection, facts, find, json, offset};
+use crate::support::{Fixture, KAFKA_TOPIC, NOW, collection, facts, find, json, offset};
 use headwater_docstore::{
-    Batch, Bounds, Cursor, Facts, Filter, Inserted, Namespace, OpenError, Options, Position, Query,
-    Sort, Store,
+    Batch, Bounds, Cursor, Facts, Filter, InsertError, Inserted, Namespace, OpenError, Options,
+    Position, Query, Sort, Store,
 };
 use std::ops::ControlFlow;
 use uuid::Uuid;
@@ -39,7 +39,7 @@ fn written_twice_is_written_once() {
     let mut fixture = Fixture::new();
     let mut batch = Batch::new();
     batch.push(&collection(), &facts(7));
-    let first = fixture.writer.insert(&batch, &[]).unwrap();
+    let first = fixture.writer.insert(&batch, &[], NOW).unwrap();
     assert_eq!(
         first,
         Inserted {
@@ -58,7 +58,7 @@ fn written_twice_is_written_once() {
     );
     batch.push(&collection(), &facts(8));
     batch.push(&collection(), &facts(8));
-    let second = fixture.writer.insert(&batch, &[]).unwrap();
+    let second = fixture.writer.insert(&batch, &[], NOW).unwrap();
     assert_eq!(
         second,
         Inserted {
@@ -117,7 +117,7 @@ fn every_position_is_a_document_of_its_own() {
             },
         );
     }
-    let inserted = fixture.writer.insert(&batch, &[]).unwrap();
+    let inserted = fixture.writer.insert(&batch, &[], NOW).unwrap();
     assert_eq!(inserted.written, positions.len() as u64);
     for Position {
         topic,
@@ -143,7 +143,7 @@ fn the_same_record_may_stand_in_two_collections() {
     for namespace in [&collection(), &other, &collection()] {
         batch.push(namespace, &facts(0));
     }
-    assert_eq!(fixture.writer.insert(&batch, &[]).unwrap().written, 2);
+    assert_eq!(fixture.writer.insert(&batch, &[], NOW).unwrap().written, 2);
     let mut names = fixture.reader.collections().unwrap();
     names.sort();
     let mut expected = vec![collection(), other];
@@ -161,12 +161,18 @@ fn a_cursor_moves_with_its_documents_and_never_back() {
         next_offset,
     };
     assert_eq!(fixture.reader.cursor("s", KAFKA_TOPIC, 3).unwrap(), None);
-    fixture.writer.insert(&Batch::new(), &[cursor(10)]).unwrap();
+    fixture
+        .writer
+        .insert(&Batch::new(), &[cursor(10)], NOW)
+        .unwrap();
     assert_eq!(
         fixture.reader.cursor("s", KAFKA_TOPIC, 3).unwrap(),
         Some(10)
     );
-    fixture.writer.insert(&Batch::new(), &[cursor(4)]).unwrap();
+    fixture
+        .writer
+        .insert(&Batch::new(), &[cursor(4)], NOW)
+        .unwrap();
     assert_eq!(
         fixture.writer.cursor("s", KAFKA_TOPIC, 3).unwrap(),
         Some(10)
@@ -200,7 +206,7 @@ fn a_refused_batch_leaves_neither_documents_nor_cursors() {
         partition: 0,
         next_offset: 1,
     };
-    assert!(fixture.writer.insert(&batch, &[cursor]).is_err());
+    assert!(fixture.writer.insert(&batch, &[cursor], NOW).is_err());
     assert_eq!(fixture.reader.collections().unwrap(), []);
     assert_eq!(fixture.reader.cursor("s", KAFKA_TOPIC, 0).unwrap(), None);
     // And the numbers it had given out are forgotten: what comes next is right.
@@ -227,7 +233,7 @@ fn documents_are_there_after_reopening() {
     let mut writer = store.writer().unwrap();
     let mut batch = Batch::new();
     batch.push(&collection(), &facts(1));
-    assert_eq!(writer.insert(&batch, &[]).unwrap().already_there, 1);
+    assert_eq!(writer.insert(&batch, &[], NOW).unwrap().already_there, 1);
 }
 
 #[test]
@@ -257,7 +263,7 @@ fn a_reader_sees_one_state_while_the_writer_goes_on() {
             &mut |_| {
                 let mut batch = Batch::new();
                 batch.push(&collection(), &facts(write_next));
-                writer.insert(&batch, &[]).unwrap();
+                writer.insert(&batch, &[], NOW).unwrap();
                 write_next += 1;
                 seen += 1;
                 ControlFlow::Continue(())
@@ -351,38 +357,139 @@ fn an_index_changes_no_answer() {
     assert!(found.scanned < 400, "{found:?}");
 }
 
-#[test]
-fn what_is_older_goes_in_bounded_batches() {
-    let mut fixture = Fixture::new();
-    let other = Namespace::parse("other.place").unwrap();
+/// Documents at `offsets`, whose records tell an ancient time, come at `now_ms`.
+fn come(fixture: &mut Fixture, offsets: std::ops::Range<u64>, now_ms: i64) {
     let mut batch = Batch::new();
-    for at in 0..10_u32 {
-        let old = Facts {
-            ts_ms: i64::from(at) * 100,
-            ..facts(u64::from(at))
-        };
-        batch.push(&collection(), &old);
-    }
-    let timeless = Facts {
-        ts_ms: -1,
-        ..facts(10)
-    };
-    batch.push(&collection(), &timeless);
-    batch.push(
-        &other,
-        &Facts {
+    for offset in offsets {
+        let ancient = Facts {
             ts_ms: 0,
-            ..facts(11)
-        },
-    );
-    fixture.writer.insert(&batch, &[]).unwrap();
-    assert_eq!(fixture.writer.remove_older(500, 3).unwrap(), 3);
+            ..facts(offset)
+        };
+        batch.push(&collection(), &ancient);
+    }
+    fixture.writer.insert(&batch, &[], now_ms).unwrap();
+}
+
+fn of_1000_ms() -> Fixture {
+    Fixture::with(Options {
+        retention_ms: Some(1000),
+        ..Options::default()
+    })
+}
+
+#[test]
+fn documents_stay_by_when_they_came_and_not_by_what_their_records_tell() {
+    let mut fixture = of_1000_ms();
+    come(&mut fixture, 0..5, 10_000);
+    come(&mut fixture, 5..8, 10_500);
+    assert_eq!(fixture.writer.remove_old(11_000, 10).unwrap(), 0);
+    assert_eq!(fixture.writer.remove_old(11_010, 3).unwrap(), 3);
+    assert_eq!(fixture.offsets("{}"), [3, 4, 5, 6, 7], "in bounded batches");
+    assert_eq!(fixture.writer.remove_old(11_010, 10).unwrap(), 2);
+    // What comes where all that was there has gone is new all the same.
+    assert_eq!(fixture.writer.remove_old(11_510, 10).unwrap(), 3);
+    come(&mut fixture, 8..9, 11_511);
+    assert_eq!(fixture.writer.remove_old(12_511, 10).unwrap(), 0);
+    assert_eq!(fixture.offsets("{}"), [8]);
+    assert_eq!(fixture.writer.remove_old(20_000, 10).unwrap(), 1);
+}
+
+#[test]
+fn retention_holds_over_restarts_clocks_that_go_back_and_rows_out_of_order() {
+    let mut fixture = of_1000_ms();
+    come(&mut fixture, 10..12, 10_000);
+    // The clock goes back, then on: what came under it stays with what came before.
+    come(&mut fixture, 12..13, 9_000);
+    // A store that is built anew from the log begins below.
+    come(&mut fixture, 3..4, 10_900);
+    come(&mut fixture, 13..14, 10_905);
+    let Fixture { folder, writer, .. } = fixture;
+    drop(writer);
+    let options = Options {
+        retention_ms: Some(1000),
+        ..Options::default()
+    };
+    let store = Store::open(folder.path(), options).unwrap();
+    let mut fixture = Fixture {
+        writer: store.writer().unwrap(),
+        reader: store.reader().unwrap(),
+        store,
+        folder,
+    };
+    come(&mut fixture, 14..15, 10_906);
     assert_eq!(
-        fixture.offsets("{}"),
-        [3, 4, 5, 6, 7, 8, 9, 10],
-        "the oldest go first"
+        fixture.writer.remove_old(11_900, 10).unwrap(),
+        0,
+        "none too early"
     );
-    assert_eq!(fixture.writer.remove_older(500, 10).unwrap(), 3);
-    assert_eq!(fixture.offsets("{}"), [5, 6, 7, 8, 9, 10]);
-    assert_eq!(fixture.writer.remove_older(500, 10).unwrap(), 0);
+    assert_eq!(fixture.offsets("{}"), [3, 10, 11, 12, 13, 14]);
+    assert_eq!(fixture.writer.remove_old(12_000, 10).unwrap(), 6);
+}
+
+#[test]
+fn store_of_version_1_is_brought_up_and_its_documents_count_as_new() {
+    let mut fixture = of_1000_ms();
+    come(&mut fixture, 0..3, 0);
+    let Fixture {
+        folder,
+        writer,
+        reader,
+        store,
+    } = fixture;
+    drop((writer, reader, store));
+    let old = rusqlite::Connection::open(folder.path().join("documents-000001.sqlite")).unwrap();
+    old.execute_batch("DROP TABLE arrivals; PRAGMA user_version = 1")
+        .unwrap();
+    let now_ms: i64 = old
+        .query_row("SELECT unixepoch() * 1000", [], |row| row.get(0))
+        .unwrap();
+    drop(old);
+    let options = Options {
+        retention_ms: Some(1_000_000),
+        ..Options::default()
+    };
+    let store = Store::open(folder.path(), options).unwrap();
+    let mut writer = store.writer().unwrap();
+    assert_eq!(writer.remove_old(now_ms + 999_000, 10).unwrap(), 0);
+    assert_eq!(writer.remove_old(now_ms + 1_100_000, 10).unwrap(), 3);
+}
+
+#[test]
+fn document_that_is_refused_is_named_and_the_rest_goes_in_without_it() {
+    let mut fixture = Fixture::new();
+    fixture.insert_payloads(&["0"]);
+    let other = rusqlite::Connection::open(fixture.folder.path().join("documents-000001.sqlite"));
+    other
+        .unwrap()
+        .execute_batch(
+            "CREATE TRIGGER poison BEFORE INSERT ON documents_1 WHEN NEW.doc LIKE '%poison%'
+             BEGIN SELECT RAISE(ABORT, 'no poison'); END",
+        )
+        .unwrap();
+    let batch = |skipped: Option<u64>| {
+        let mut batch = Batch::new();
+        for offset in (1..4).filter(|offset| Some(*offset) != skipped) {
+            let payload: &[u8] = if offset == 2 { b"poison" } else { b"1" };
+            let facts = Facts {
+                payload: Some(payload),
+                ..facts(offset)
+            };
+            batch.push(&collection(), &facts);
+        }
+        batch
+    };
+    let error = fixture.writer.insert(&batch(None), &[], NOW).unwrap_err();
+    let InsertError::Refused {
+        namespace,
+        position,
+        source,
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!((namespace, position.offset), (collection(), 2));
+    assert!(source.to_string().contains("no poison"), "{source}");
+    assert_eq!(fixture.offsets("{}"), [0]);
+    fixture.writer.insert(&batch(Some(2)), &[], NOW).unwrap();
+    assert_eq!(fixture.offsets("{}"), [0, 1, 3]);
 }

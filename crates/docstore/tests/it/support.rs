@@ -10,6 +10,9 @@ use uuid::Uuid;
 
 pub(crate) const KAFKA_TOPIC: Uuid = Uuid::from_u128(0x6b61_666b_6100_4000_8000_0000_0000_0001);
 
+/// When documents come, where it does not matter.
+pub(crate) const NOW: i64 = 1_800_000_000_000;
+
 pub(crate) struct Fixture {
     pub(crate) folder: TempDir,
     pub(crate) store: Store,
@@ -46,7 +49,7 @@ impl Fixture {
                 },
             );
         }
-        self.writer.insert(&batch, &[]).unwrap();
+        self.writer.insert(&batch, &[], NOW).unwrap();
     }
 
     pub(crate) fn find(&mut self, query: &Query) -> Vec<String> {
