@@ -241,7 +241,6 @@ impl Shard {
             self.resume(now, at);
         }
         if let Some(slot) = slot {
-            self.wake_feeds(slot);
             self.try_hand_over(slot);
         }
     }
@@ -411,7 +410,6 @@ impl Shard {
                 session.floor_dirty = true;
                 self.stalled.push(step);
             }
-            self.wake_feeds(slot);
             self.try_hand_over(slot);
         }
     }

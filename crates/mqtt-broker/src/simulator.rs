@@ -7,7 +7,6 @@
 
 mod client;
 mod exchanges;
-mod feeds;
 mod judge;
 mod keeper;
 mod pressure;

@@ -4,7 +4,9 @@
 //! Not for: what a flow means (`bridge`).
 //! Calls: `sinks`, `delivers`. Called by: `serve`.
 
+mod dead_letters;
 pub(crate) mod delivers;
+mod positions;
 mod signal;
 pub(crate) mod sinks;
 mod troubles;

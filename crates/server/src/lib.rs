@@ -14,6 +14,7 @@
 mod cli;
 mod config;
 mod data_dir;
+mod failure;
 mod flows;
 mod http;
 mod kafka;

@@ -38,6 +38,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Serve, Target};
 use crate::config::{Config, Durability, Loaded, Sources, load};
 use crate::data_dir;
+use crate::failure;
 use crate::flows::delivers::{DeliverCounters, Delivers, beginnings};
 use crate::flows::sinks::{SinkCounters, Sinks};
 use crate::flows::{Current, Signal};
@@ -137,15 +138,7 @@ impl House {
         let key = data_dir::make_key(dir)?;
         let log = Log::open(Arc::new(RealFs), log_options(&config, dir))
             .with_context(|| format!("cannot open the log in {}", dir.display()))?;
-        log.on_failure(Box::new(|reason| {
-            // The restart trusts only what reads back; going on could acknowledge what is lost.
-            writeln!(
-                std::io::stderr(),
-                "headwater: THE LOG HAS FAILED: {reason}. Nothing more is acknowledged; this process \
-                 ends now. Check the disk, then start it again: it recovers by itself."
-            ).ok();
-            std::process::exit(1);
-        }));
+        log.on_failure(Box::new(|reason| failure::end("THE LOG", reason)));
         for name in FIRST_TOPICS {
             make_topic(&log, name, config.log.partitions)?;
         }
@@ -153,7 +146,7 @@ impl House {
             owed: make_topic(&log, &format!("{INTERNAL_PREFIX}owed"), 1)?,
             kept: make_topic(&log, &format!("{INTERNAL_PREFIX}kept"), 1)?,
         };
-        let store = Store::open(&dir.join("store"), headwater_docstore::Options::default())
+        let store = Store::open(&dir.join("store"), store_options(&config))
             .context("cannot open the document store")?;
         let flows = Arc::new(Current::new(flows));
         let mqtt = Mqtt::start(Setup {
@@ -218,7 +211,7 @@ impl House {
             running.store.reader()?,
             Arc::clone(&signals.sinks),
             Arc::clone(&running.sinks),
-            i64::try_from(self.config.store.retention.0).unwrap_or(i64::MAX),
+            self.config.store.retention,
         )?;
         let tables = beginnings(&self.log, &self.flows.load());
         let unit = Unit {
@@ -429,6 +422,13 @@ fn packet_bytes_max(config: &Config, unit_bytes_max: u64) -> u32 {
     let room = unit_bytes_max.saturating_sub(copies * COPY_BYTES);
     let fits = room.max(unit_bytes_max / 2) / copies;
     u32::try_from(config.mqtt.packet_bytes_max.0.min(fits)).unwrap_or(u32::MAX)
+}
+
+fn store_options(config: &Config) -> headwater_docstore::Options {
+    headwater_docstore::Options {
+        retention_ms: Some(i64::try_from(config.store.retention.0).unwrap_or(i64::MAX)),
+        ..headwater_docstore::Options::default()
+    }
 }
 
 fn limits(config: &Config, unit_bytes_max: u64) -> Limits {

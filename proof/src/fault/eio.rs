@@ -1,4 +1,8 @@
-//! A sync that fails: the process ends with 1 and says so, nothing is acknowledged afterwards, the next start is clean.
+//! A sync that fails, of the log or of the documents: the process ends with 1 and says so, nothing is acknowledged
+//! afterwards, the next start is clean.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use rand::RngExt;
@@ -13,19 +17,37 @@ const IN_FLIGHT_MICROS: u64 = 100_000;
 /// Draws of K, the sync that fails, come from here.
 const NTH_MAX: u32 = 40;
 
-/// Runs it `times` times, each with another K; the number of runs in which a promise was broken.
+/// The documents' write-ahead file is synced every five seconds; this one fails.
+const STORE_NTH: u32 = 2;
+/// A thread that syncs rarely reaches its Nth sync late.
+const FIRED_WAIT: Duration = Duration::from_secs(60);
+
+/// Which sync fails.
+#[derive(Clone, Copy, Debug)]
+enum Sync {
+    /// The Kth `fdatasync` of a thread.
+    Any(u32),
+    /// The Kth of the documents' write-ahead file.
+    Store(u32),
+}
+
+/// Runs it `times` times, each with another K, and once for the documents; the number of runs in which a promise was
+/// broken.
 pub fn run(bench: &Bench, times: u32) -> anyhow::Result<u32> {
     let mut failed = 0;
     let mut random = rand::rng();
-    for time in 0..times {
-        let nth = random.random_range(1..=NTH_MAX);
-        match attempt(bench, nth) {
+    let mut syncs: Vec<Sync> = (0..times)
+        .map(|_| Sync::Any(random.random_range(1..=NTH_MAX)))
+        .collect();
+    syncs.push(Sync::Store(STORE_NTH));
+    for (time, sync) in syncs.into_iter().enumerate() {
+        match attempt(bench, sync) {
             Ok(line) => eprintln!("{line}"),
             Err(error) => {
                 failed += 1;
                 let kept = bench.folder.join(format!("failed-{time}"));
                 eprintln!(
-                    "BROKEN EIO at fdatasync {nth}: {error:#}\nevidence in {}",
+                    "BROKEN EIO at {sync:?}: {error:#}\nevidence in {}",
                     kept.display()
                 );
                 std::fs::rename(bench.folder.join("eio"), kept)?;
@@ -35,24 +57,36 @@ pub fn run(bench: &Bench, times: u32) -> anyhow::Result<u32> {
     Ok(failed)
 }
 
-fn attempt(bench: &Bench, nth: u32) -> anyhow::Result<String> {
+impl Sync {
+    /// The options of strace that make it fail.
+    fn options(self, data: &Path) -> Vec<String> {
+        let (calls, nth) = match self {
+            Self::Any(nth) => ("fdatasync", nth),
+            Self::Store(nth) => ("fsync,fdatasync", nth),
+        };
+        let mut options = vec![
+            STOP_AT_NAMED.to_owned(),
+            "-e".to_owned(),
+            format!("trace={calls}"),
+            "-e".to_owned(),
+            format!("inject={calls}:error=EIO:when={nth}"),
+        ];
+        if matches!(self, Self::Store(_)) {
+            let wal = data.join("store/documents-000001.sqlite-wal");
+            options.extend(["-P".to_owned(), wal.display().to_string()]);
+        }
+        options
+    }
+}
+
+fn attempt(bench: &Bench, sync: Sync) -> anyhow::Result<String> {
     let (setup, folder) = bench.setup("eio")?;
     let trace = folder.join("strace.log");
-    let options = [
-        STOP_AT_NAMED.to_owned(),
-        "-e".to_owned(),
-        "trace=fdatasync".to_owned(),
-        "-e".to_owned(),
-        format!("inject=fdatasync:error=EIO:when={nth}"),
-    ];
-    let wrapped = setup.wrapped_in(strace(&trace, &options));
-    let name = format!("EIO at fdatasync {nth}");
+    let wrapped = setup.wrapped_in(strace(&trace, &sync.options(&setup.data_dir())));
+    let name = format!("EIO at {sync:?}");
     let mut trial = Trial::begin_hurt(setup, Some((&wrapped, &name)), &folder, Cast::small(200))?;
-    // A thread that syncs rarely reaches its Nth sync late: publish until one has.
-    for _ in 0..40 {
-        if trial.watch.fired.is_some() {
-            break;
-        }
+    let begun = Instant::now();
+    while trial.watch.fired.is_none() && begun.elapsed() < FIRED_WAIT {
         trial.publish(25)?;
     }
     let status = trial.watch.fired.context("the fault did not fire")?;

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use headwater_bridge::{Diagnostic, FlowConfig, Flows, check};
+use headwater_docstore::Namespace;
 use toml::de::DeTable;
 use toml::{Table, Value};
 
@@ -173,6 +174,13 @@ fn finish(table: Table, warnings: Vec<String>) -> Result<Loaded, ConfigError> {
             .map(|error| Diagnostic::unplaced("", error.to_string()));
         ConfigError::Invalid(found.collect())
     })?;
+    for sink in flows.sinks() {
+        // The store's own rules are narrower than those of a flow.
+        Namespace::parse(sink.into_namespace()).map_err(|error| {
+            let sentence = format!("`into` of [[sink]] from {:?}: {error}", sink.from());
+            invalid("sink", &sentence)
+        })?;
+    }
     Ok(Loaded {
         config,
         flows,

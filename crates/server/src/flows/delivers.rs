@@ -13,17 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use bytes::Bytes;
-use headwater_bridge::{DEAD_LETTERS, Deliver, Flows, Place, Rejected, dead_letter};
+use headwater_bridge::{Deliver, Flows, Place, Rejected};
 use headwater_commitlog::record::Record;
-use headwater_commitlog::{
-    Admin, Append, AppendData, CommitError, Lane, Log, Partition, PartitionId, TableChange,
-    TableId, TopicConfig, Unit,
-};
+use headwater_commitlog::{Lane, Log, Partition, PartitionId, TableChange, Unit};
 use headwater_mqtt_broker::Input;
 use tracing::{error, warn};
 
-use super::{Current, Signal, Troubles};
+use super::{Current, Signal, Troubles, dead_letters, positions};
 use crate::mqtt::inbox::Inbox;
 use crate::mqtt::shard::Mail;
 use crate::mqtt::{Injected, Injections, message};
@@ -113,7 +109,7 @@ impl Delivers {
         counters: Arc<DeliverCounters>,
     ) -> Self {
         let (ways, answers) = (HashMap::new(), channel());
-        Self {
+        let mut delivers = Self {
             log,
             flows,
             injections,
@@ -122,7 +118,35 @@ impl Delivers {
             counters,
             ways,
             answers,
+        };
+        // Before anything may be trimmed: what is not delivered yet is held.
+        let flows = Arc::clone(&delivers.flows.load());
+        for (deliver, partition) in delivers.works(&flows) {
+            delivers.stand(&(deliver.name().to_owned(), partition.id()), &partition);
         }
+        delivers
+    }
+
+    /// Each deliver with each partition it reads.
+    fn works<'f>(&self, flows: &'f Flows) -> Vec<(&'f Deliver, Arc<Partition>)> {
+        let mut works = Vec::new();
+        for deliver in flows.delivers() {
+            let topic = self.log.topic(deliver.from());
+            let ids = topic.iter().flat_map(|topic| &topic.partitions);
+            works.extend(ids.filter_map(|id| Some((deliver, self.log.partition(*id)?))));
+        }
+        works
+    }
+
+    /// Begins where the deliver has come to, and holds what follows.
+    fn stand(&mut self, key: &LaneKey, partition: &Partition) {
+        if self.ways.contains_key(key) {
+            return;
+        }
+        // A topic that was made after the start is delivered from its first record.
+        let at = stored(&self.log, key).unwrap_or_else(|| partition.log_start_offset());
+        self.log.hold(&key.0, key.1, at);
+        self.ways.insert(key.clone(), Way::new(at));
     }
 
     /// Works until the signal is stopped.
@@ -165,15 +189,8 @@ impl Delivers {
     fn turn(&mut self) -> bool {
         let flows = Arc::clone(&self.flows.load());
         let mut busy = false;
-        for deliver in flows.delivers() {
-            let Some(topic) = self.log.topic(deliver.from()) else {
-                continue;
-            };
-            for id in &topic.partitions {
-                if let Some(partition) = self.log.partition(*id) {
-                    busy |= self.advance(deliver, &partition);
-                }
-            }
+        for (deliver, partition) in self.works(&flows) {
+            busy |= self.advance(deliver, &partition);
         }
         busy
     }
@@ -181,12 +198,7 @@ impl Delivers {
     /// Reads on in one partition, as far as the window allows.
     fn advance(&mut self, deliver: &Deliver, partition: &Partition) -> bool {
         let key: LaneKey = (deliver.name().to_owned(), partition.id());
-        if !self.ways.contains_key(&key) {
-            // A topic that was made after the start is delivered from its first record.
-            let at = stored(&self.log, &key).unwrap_or_else(|| partition.log_start_offset());
-            self.log.hold(&key.0, key.1, at);
-            self.ways.insert(key.clone(), Way::new(at));
-        }
+        self.stand(&key, partition);
         let Some(way) = self.ways.get_mut(&key) else {
             return false;
         };
@@ -339,20 +351,8 @@ impl Delivers {
             kafka_topic: partition.topic(),
             partition: partition.index(),
         };
-        let body = dead_letter::dead_letter(record, place, deliver.name(), rejected);
-        let buried = dead_letters(&self.log).and_then(|grave| {
-            let data = AppendData::Record {
-                timestamp_ms: record.timestamp_ms,
-                body,
-            };
-            let mut unit = Unit::default();
-            unit.appends.push(Append {
-                partition: grave,
-                data,
-            });
-            unit.tables.push(row(key, record.offset + 1));
-            self.log.commit(unit)
-        });
+        let row = row(key, record.offset + 1);
+        let buried = dead_letters::bury(&self.log, record, place, deliver.name(), rejected, row);
         if let Err(error) = buried {
             warn!(deliver = key.0, %error, "a dead letter could not be kept; trying again");
             self.signal.wait(RETRY);
@@ -446,46 +446,58 @@ impl Way {
     }
 }
 
-/// The partition of the dead letters; the topic is made when it is not there.
-fn dead_letters(log: &Log) -> Result<PartitionId, CommitError> {
-    let find = || {
-        log.topic(DEAD_LETTERS)
-            .and_then(|topic| topic.partitions.first().copied())
-    };
-    if let Some(partition) = find() {
-        return Ok(partition);
-    }
-    let name = DEAD_LETTERS.to_owned();
-    let create = Admin::CreateTopic {
-        name,
-        partitions: 1,
-        config: TopicConfig::default(),
-    };
-    match log.commit(Unit {
-        admin: vec![create],
-        ..Unit::default()
-    }) {
-        Ok(_) | Err(CommitError::TopicExists { .. }) => {}
-        Err(error) => return Err(error),
-    }
-    find().ok_or(CommitError::UnknownTopic {
-        name: DEAD_LETTERS.to_owned(),
-    })
-}
-
-/// The row of a position: deliver's name and partition -> the next offset to deliver.
 fn row(key: &LaneKey, next: u64) -> TableChange {
-    let mut name = key.0.clone().into_bytes();
-    name.push(0);
-    name.extend_from_slice(&key.1.0.to_be_bytes());
-    TableChange {
-        table: TableId::CURSORS,
-        key: Bytes::from(name),
-        value: Some(Bytes::copy_from_slice(&next.to_be_bytes())),
-    }
+    positions::row(&key.0, key.1, next)
 }
 
 fn stored(log: &Log, key: &LaneKey) -> Option<u64> {
-    let value = log.table_row(TableId::CURSORS, &row(key, 0).key)?;
-    Some(u64::from_be_bytes(value.as_ref().try_into().ok()?))
+    positions::stored(log, &key.0, key.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_bridge::{DeliverConfig, FlowConfig};
+    use headwater_commitlog::fs::RealFs;
+    use headwater_commitlog::record::RecordBody;
+    use headwater_commitlog::{Admin, Append, AppendData, Options, TopicConfig};
+
+    use super::*;
+    use crate::mqtt::wall_ms;
+
+    #[test]
+    fn what_is_not_delivered_yet_is_held_before_anything_can_be_trimmed() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(Arc::new(RealFs), Options::new(dir.path())).unwrap();
+        let mut unit = Unit::default();
+        unit.admin.push(Admin::CreateTopic {
+            name: "t".to_owned(),
+            partitions: 1,
+            config: TopicConfig::default().with("retention.ms", "1").unwrap(),
+        });
+        log.commit(unit).unwrap();
+        let mut unit = Unit::default();
+        unit.appends.push(Append {
+            partition: log.topic("t").unwrap().partitions[0],
+            data: AppendData::Record {
+                timestamp_ms: 1,
+                body: RecordBody::new(None, Some(b"1"), []),
+            },
+        });
+        log.commit(unit).unwrap();
+        assert_eq!(log.retention_due(wall_ms()).len(), 1, "old enough to go");
+        let config = FlowConfig {
+            deliver: vec![DeliverConfig::new("t")],
+            ..FlowConfig::default()
+        };
+        let flows = Arc::new(Current::new(Flows::compile(&config).unwrap()));
+        let _delivers = Delivers::new(
+            log.clone(),
+            flows,
+            Arc::default(),
+            Arc::from([]),
+            Arc::default(),
+            Arc::default(),
+        );
+        assert_eq!(log.retention_due(wall_ms()), []);
+    }
 }

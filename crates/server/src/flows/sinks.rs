@@ -5,21 +5,28 @@
 //! Not for: what a document looks like (`bridge`, `docstore`).
 //! Calls: `bridge`, `docstore`, `commitlog`. Called by: `serve`.
 //! Holds: a slow or failing store delays documents, never devices; writing again changes nothing; a
-//! partition that cannot be read stands alone, and `/readyz` says so.
+//! partition that cannot be read stands alone, and `/readyz` says so; every partition has its turn; a
+//! document that the store refuses is a dead letter before the position passes it, once; a failed
+//! sync ends the process.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use headwater_bridge::{Place, Sink};
+use headwater_bridge::{DEAD_LETTERS, Flows, Place, Rejected, Sink};
 use headwater_commitlog::{Log, Partition, PartitionId, Topic};
-use headwater_docstore::{Batch, Cursor, Facts, Namespace, Position, Reader, Writer};
+use headwater_docstore::{
+    Batch, Cursor, DocumentError, Facts, InsertError, Namespace, Position, Reader, SyncError,
+    Writer,
+};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::{Current, Signal, Troubles};
+use super::{Current, Signal, Troubles, dead_letters, positions};
+use crate::config::DurationMs;
+use crate::failure;
 use crate::mqtt::wall_ms;
 
 /// What one turn takes from one partition.
@@ -51,6 +58,8 @@ pub(crate) struct SinkCounters {
     pub(crate) repeated: AtomicU64,
     /// Records that went by retention or deletion before they were documents.
     pub(crate) removed: AtomicU64,
+    /// Records whose documents the store refused.
+    pub(crate) dead: AtomicU64,
     /// Documents that were older than the store keeps them.
     pub(crate) expired: AtomicU64,
     pub(crate) failures: AtomicU64,
@@ -81,18 +90,40 @@ pub(crate) struct Sinks {
     signal: Arc<Signal>,
     counters: Arc<SinkCounters>,
     standings: HashMap<Seat, Standing>,
+    /// Whose turn was last: the next one begins behind it.
+    last: Option<Seat>,
+    /// Offsets whose documents the store refused, from where the sink stands on.
+    refused: HashMap<Seat, BTreeSet<u64>>,
     batch: Batch,
     synced_at: Instant,
     dirty: bool,
-    /// How long documents stay, in milliseconds.
-    retention_ms: i64,
+    /// How often age is looked at.
+    remove_every: Duration,
     remove_at: Instant,
+}
+
+/// One sink's work in one partition.
+struct Work<'f> {
+    sink: &'f Sink,
+    topic: Arc<Topic>,
+    partition: Arc<Partition>,
+    namespace: Namespace,
+    seat: Seat,
 }
 
 /// One sink's progress in one partition, to be written with the documents.
 struct Step {
-    place: Seat,
+    seat: Seat,
     next: u64,
+    /// Records that had gone before they were read.
+    removed: u64,
+}
+
+/// A document that the store refused.
+struct Refused {
+    namespace: Namespace,
+    position: Position,
+    reason: DocumentError,
 }
 
 impl Sinks {
@@ -103,13 +134,13 @@ impl Sinks {
         reader: Reader,
         signal: Arc<Signal>,
         counters: Arc<SinkCounters>,
-        retention_ms: i64,
+        retention: DurationMs,
     ) -> anyhow::Result<Self> {
         // What a killed process wrote may still be only in memory.
         writer
             .sync()
             .context("the document store cannot be synced")?;
-        Ok(Self {
+        let mut sinks = Self {
             log,
             flows,
             writer,
@@ -117,12 +148,19 @@ impl Sinks {
             signal,
             counters,
             standings: HashMap::new(),
+            last: None,
+            refused: HashMap::new(),
             batch: Batch::new(),
             synced_at: Instant::now(),
             dirty: false,
-            retention_ms,
+            remove_every: Duration::from_millis(retention.0 / 10)
+                .clamp(REMOVE_EVERY.0, REMOVE_EVERY.1),
             remove_at: Instant::now(),
-        })
+        };
+        // Before anything may be trimmed: what is not a document yet is held.
+        let flows = Arc::clone(&sinks.flows.load());
+        sinks.works(&flows)?;
+        Ok(sinks)
     }
 
     /// Works until the signal is stopped, then carries on to the end of the log and syncs.
@@ -167,6 +205,58 @@ impl Sinks {
         let flows = Arc::clone(&self.flows.load());
         self.batch.clear();
         let mut steps = Vec::new();
+        for work in self.works(&flows)? {
+            steps.extend(self.step(&work));
+            self.last = Some(work.seat);
+            if self.batch.bytes() >= BATCH_BYTES_MAX {
+                break;
+            }
+        }
+        if steps.is_empty() {
+            return Ok(false);
+        }
+        let cursors: Vec<Cursor<'_>> = (steps.iter())
+            .map(|step| Cursor {
+                name: &step.seat.0,
+                topic: step.seat.1,
+                partition: step.seat.2,
+                next_offset: step.next,
+            })
+            .collect();
+        let inserted = match self.writer.insert(&self.batch, &cursors, wall_ms()) {
+            Ok(inserted) => inserted,
+            Err(InsertError::Refused {
+                namespace,
+                position,
+                source,
+            }) => {
+                let refused = Refused {
+                    namespace,
+                    position,
+                    reason: source,
+                };
+                self.bury(&flows, &refused)?;
+                return Ok(true);
+            }
+            Err(error) => return Err(unless_failed(error).into()),
+        };
+        self.counters
+            .written
+            .fetch_add(inserted.written, Ordering::Relaxed);
+        self.counters
+            .repeated
+            .fetch_add(inserted.already_there, Ordering::Relaxed);
+        for step in steps {
+            self.done(step);
+        }
+        self.dirty = true;
+        self.sync_if_due(false);
+        Ok(true)
+    }
+
+    /// All there is to work on, in turn. Each has a standing, and with it its hold, afterwards.
+    fn works<'f>(&mut self, flows: &'f Flows) -> anyhow::Result<Vec<Work<'f>>> {
+        let mut works = Vec::new();
         for sink in flows.sinks() {
             let Some(topic) = self.log.topic(sink.from()) else {
                 continue;
@@ -176,131 +266,127 @@ impl Sinks {
                 let Some(partition) = self.log.partition(*id) else {
                     continue;
                 };
-                steps.extend(self.step(sink, &topic, &partition, &namespace)?);
-                if self.batch.bytes() >= BATCH_BYTES_MAX {
-                    break;
-                }
+                let seat = (sink.name().to_owned(), topic.id, partition.index());
+                self.stand(&seat, &partition)?;
+                works.push(Work {
+                    sink,
+                    topic: Arc::clone(&topic),
+                    partition,
+                    namespace: namespace.clone(),
+                    seat,
+                });
             }
         }
-        if steps.is_empty() {
-            return Ok(false);
+        let last = |work: &Work<'_>| Some(&work.seat) == self.last.as_ref();
+        let begin = works.iter().position(last).map_or(0, |last| last + 1);
+        works.rotate_left(begin);
+        Ok(works)
+    }
+
+    /// Where the sink goes on; a sink that is new to a partition begins with its first record.
+    fn stand(&mut self, seat: &Seat, partition: &Partition) -> anyhow::Result<()> {
+        if self.standings.contains_key(seat) {
+            return Ok(());
         }
-        let cursors: Vec<Cursor<'_>> = (steps.iter())
-            .map(|step| Cursor {
-                name: &step.place.0,
-                topic: step.place.1,
-                partition: step.place.2,
-                next_offset: step.next,
-            })
-            .collect();
-        let inserted = self.writer.insert(&self.batch, &cursors)?;
-        self.counters
-            .written
-            .fetch_add(inserted.written, Ordering::Relaxed);
-        self.counters
-            .repeated
-            .fetch_add(inserted.already_there, Ordering::Relaxed);
-        for step in steps {
-            if let Some(standing) = self.standings.get_mut(&step.place) {
-                standing.next = step.next;
+        let stored = self.reader.cursor(&seat.0, seat.1, seat.2)?;
+        let next = stored.unwrap_or_else(|| partition.log_start_offset());
+        self.log.hold(&seat.0, partition.id(), next);
+        let standing = Standing {
+            partition: partition.id(),
+            next,
+            synced: next,
+            retry_at: None,
+        };
+        self.standings.insert(seat.clone(), standing);
+        Ok(())
+    }
+
+    /// What a step promised is in the store.
+    fn done(&mut self, step: Step) {
+        if step.removed > 0 {
+            self.counters
+                .removed
+                .fetch_add(step.removed, Ordering::Relaxed);
+            let (sink, records) = (&step.seat.0, step.removed);
+            warn!(
+                sink,
+                records, "records were removed before they were documents"
+            );
+        }
+        if let Some(refused) = self.refused.get_mut(&step.seat) {
+            *refused = refused.split_off(&step.next);
+            if refused.is_empty() {
+                self.refused.remove(&step.seat);
             }
         }
-        self.dirty = true;
-        self.sync_if_due(false);
-        Ok(true)
+        if let Some(standing) = self.standings.get_mut(&step.seat) {
+            standing.next = step.next;
+        }
     }
 
     /// Adds one partition's new records to the batch. One that cannot be read stops nobody else.
-    fn step(
-        &mut self,
-        sink: &Sink,
-        topic: &Topic,
-        partition: &Partition,
-        namespace: &Namespace,
-    ) -> anyhow::Result<Option<Step>> {
-        let place = (sink.name().to_owned(), topic.id, partition.index());
-        let (next, retry_at) = self.standing(&place, partition)?;
+    fn step(&mut self, work: &Work<'_>) -> Option<Step> {
+        let standing = self.standings.get(&work.seat)?;
+        let (next, retry_at) = (standing.next, standing.retry_at);
         if retry_at.is_some_and(|at| Instant::now() < at) {
-            return Ok(None);
+            return None;
         }
-        let read = self.read(sink, topic, partition, namespace, next);
+        let start = work.partition.log_start_offset();
+        let read = self.read(work, next.max(start));
         let troubles = &self.counters.troubles;
+        let (sink, id, index) = (&work.seat.0, work.partition.id(), work.seat.2);
         let retry_at = match &read {
             Ok(_) => {
-                if retry_at.is_some() && troubles.goes_on(&place.0, partition.id()) {
-                    info!(
-                        sink = place.0,
-                        partition = place.2,
-                        "the records can be read again"
-                    );
+                if retry_at.is_some() && troubles.goes_on(sink, id) {
+                    info!(sink, partition = index, "the records can be read again");
                 }
                 None
             }
             Err(error) => {
                 self.counters.failures.fetch_add(1, Ordering::Relaxed);
-                let (name, index) = (&topic.name, place.2);
-                let sentence = format!(
-                    "sink {}: documents of {name}-{index} wait: {error:#}",
-                    place.0
-                );
-                if troubles.stands(&place.0, partition.id(), &sentence) {
+                let name = &work.topic.name;
+                let sentence = format!("sink {sink}: documents of {name}-{index} wait: {error:#}");
+                if troubles.stands(sink, id, &sentence) {
                     error!("{sentence}");
                 }
                 Some(Instant::now() + DAMAGED_RETRY)
             }
         };
-        if let Some(standing) = self.standings.get_mut(&place) {
+        if let Some(standing) = self.standings.get_mut(&work.seat) {
             standing.retry_at = retry_at;
         }
-        let next = read.ok().flatten();
-        Ok(next.map(|next| Step { place, next }))
+        let read_to = read.ok()?;
+        (read_to > next).then(|| Step {
+            seat: work.seat.clone(),
+            next: read_to,
+            removed: start.saturating_sub(next),
+        })
     }
 
-    /// Where reading ended, `None` where there was nothing. Ends before a record that is damaged;
-    /// fails when that is the first.
-    fn read(
-        &mut self,
-        sink: &Sink,
-        topic: &Topic,
-        partition: &Partition,
-        namespace: &Namespace,
-        next: u64,
-    ) -> anyhow::Result<Option<u64>> {
-        let start = partition.log_start_offset();
-        if next < start {
-            self.counters
-                .removed
-                .fetch_add(start - next, Ordering::Relaxed);
-            warn!(
-                sink = sink.name(),
-                from = next,
-                to = start,
-                "records were removed before they were documents"
-            );
-        }
-        let from = next.max(start);
-        if from >= partition.high_watermark() {
-            return Ok(None);
-        }
+    /// Where reading ended. Ends before a record that is damaged; fails when that is the first.
+    fn read(&mut self, work: &Work<'_>, from: u64) -> anyhow::Result<u64> {
         let mut at = from;
-        for record in partition.records(from, READ_BYTES)? {
+        if from >= work.partition.high_watermark() {
+            return Ok(at);
+        }
+        let refused = self.refused.get(&work.seat);
+        for record in work.partition.records(from, READ_BYTES)? {
             let record = match record {
                 Err(_) if at > from => break,
                 record => record.with_context(|| format!("offset {at}"))?,
             };
             at = record.offset + 1;
-            let place = Place {
-                kafka_topic: &topic.name,
-                partition: partition.index(),
-            };
-            let Some(facts) = sink.document(&record, place) else {
+            if refused.is_some_and(|refused| refused.contains(&record.offset)) {
+                continue;
+            }
+            let Some(facts) = work.sink.document(&record, work.place()) else {
                 continue;
             };
             self.batch.push(
-                namespace,
+                &work.namespace,
                 &Facts {
                     position: Position {
-                        topic: topic.id,
+                        topic: work.topic.id,
                         partition: facts.partition,
                         offset: facts.offset,
                     },
@@ -315,29 +401,42 @@ impl Sinks {
                 },
             );
         }
-        Ok(Some(at))
+        Ok(at)
     }
 
-    /// Where the sink goes on; a sink that is new to a partition begins with its first record.
-    fn standing(
-        &mut self,
-        place: &Seat,
-        partition: &Partition,
-    ) -> anyhow::Result<(u64, Option<Instant>)> {
-        if let Some(standing) = self.standings.get(place) {
-            return Ok((standing.next, standing.retry_at));
-        }
-        let stored = self.reader.cursor(&place.0, place.1, place.2)?;
-        let next = stored.unwrap_or_else(|| partition.log_start_offset());
-        self.log.hold(&place.0, partition.id(), next);
-        let standing = Standing {
-            partition: partition.id(),
-            next,
-            synced: next,
-            retry_at: None,
+    /// Puts a record whose document the store refuses among the dead letters; the next turn goes on
+    /// without it. The commit that holds the letter also says up to where letters are written: after
+    /// a crash between it and the sink's own position there is no second one.
+    fn bury(&mut self, flows: &Flows, refused: &Refused) -> anyhow::Result<()> {
+        let Position {
+            topic,
+            partition,
+            offset,
+        } = refused.position;
+        let is_its = |work: &Work<'_>| {
+            work.namespace == refused.namespace && work.seat.1 == topic && work.seat.2 == partition
         };
-        self.standings.insert(place.clone(), standing);
-        Ok((next, None))
+        let works = self.works(flows)?;
+        let Some(work) = works.into_iter().find(is_its) else {
+            return Ok(());
+        };
+        let (name, id) = (work.sink.name(), work.partition.id());
+        let buried_to = positions::stored(&self.log, name, id).unwrap_or(0);
+        // A dead letter is where it belongs already.
+        if offset >= buried_to && work.sink.from() != DEAD_LETTERS {
+            let mut records = work.partition.records(offset, 1)?;
+            let record = records.next().context("the record has gone")??;
+            let rejected = Rejected::Document {
+                reason: refused.reason.to_string(),
+            };
+            let row = positions::row(name, id, offset + 1);
+            dead_letters::bury(&self.log, &record, work.place(), name, &rejected, row)
+                .context("a dead letter could not be kept")?;
+            self.counters.dead.fetch_add(1, Ordering::Relaxed);
+            warn!(sink = name, partition, offset, %rejected, "a dead letter");
+        }
+        self.refused.entry(work.seat).or_default().insert(offset);
+        Ok(())
     }
 
     /// Removes some of what is older than the store keeps it. True when more may wait.
@@ -345,14 +444,13 @@ impl Sinks {
         if Instant::now() < self.remove_at {
             return Ok(false);
         }
-        let before = wall_ms().saturating_sub(self.retention_ms);
-        let removed = self.writer.remove_older(before, REMOVE_MAX)?;
+        let removed = self.writer.remove_old(wall_ms(), REMOVE_MAX);
+        let removed = removed.map_err(unless_failed)?;
         self.counters.expired.fetch_add(removed, Ordering::Relaxed);
         if removed >= u64::from(REMOVE_MAX) {
             return Ok(true);
         }
-        let tenth = Duration::from_millis(u64::try_from(self.retention_ms / 10).unwrap_or(0));
-        self.remove_at = Instant::now() + tenth.clamp(REMOVE_EVERY.0, REMOVE_EVERY.1);
+        self.remove_at = Instant::now() + self.remove_every;
         Ok(false)
     }
 
@@ -367,6 +465,9 @@ impl Sinks {
             return;
         }
         if let Err(error) = self.writer.sync() {
+            if let SyncError::Failed(reason) = &error {
+                failure::end("THE DOCUMENT STORE", &format!("a sync failed: {reason}"));
+            }
             self.counters.failures.fetch_add(1, Ordering::Relaxed);
             warn!(%error, "the documents could not be synced; the log keeps what they came from");
             return;
@@ -395,3 +496,25 @@ impl Sinks {
         });
     }
 }
+
+impl Work<'_> {
+    fn place(&self) -> Place<'_> {
+        Place {
+            kafka_topic: &self.topic.name,
+            partition: self.seat.2,
+        }
+    }
+}
+
+/// After a failed sync nothing is certain but what a restart reads back.
+fn unless_failed(error: InsertError) -> InsertError {
+    match error {
+        InsertError::Failed(reason) => {
+            failure::end("THE DOCUMENT STORE", &format!("a sync failed: {reason}"))
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

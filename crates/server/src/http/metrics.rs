@@ -145,6 +145,7 @@ pub(super) fn text(running: &Running) -> String {
         &[
             ("{result=\"written\"}", load(&sinks.written)),
             ("{result=\"repeated\"}", load(&sinks.repeated)),
+            ("{result=\"dead_letter\"}", load(&sinks.dead)),
             ("{result=\"removed\"}", load(&sinks.removed)),
         ],
     );
