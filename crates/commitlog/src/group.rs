@@ -19,6 +19,7 @@ use crate::topics::{TopicConfig, validate_name};
 use crate::unit::{
     Admin, Append, AppendData, CommitError, PartitionId, Position, Receipt, TableChange, Unit,
 };
+use crate::writer::Writer;
 
 /// Records are merged into batches of at most so many bytes.
 const MERGED_BYTES_MAX: usize = 64 << 10;
@@ -146,11 +147,7 @@ impl Group {
         let mut plan = Plan::default();
         let mut next: SmallVec<[(PartitionId, u64); 2]> = SmallVec::new();
         for (index, append) in unit.appends.iter().enumerate() {
-            let partition = append.partition;
-            let writer = state
-                .writers
-                .get(&partition)
-                .ok_or(CommitError::UnknownPartition { partition })?;
+            let (partition, writer) = destination(state, append, unit.fallback)?;
             let held_bytes = writer.held_bytes();
             if held_bytes > state.context.options.backlog_bytes_max {
                 return Err(CommitError::BacklogFull {
@@ -240,7 +237,7 @@ impl Group {
         position: Position,
         positions: &[Position],
     ) {
-        let partition = append.partition;
+        let partition = position.partition;
         let Some(writer) = state.writers.get_mut(&partition) else {
             return;
         };
@@ -340,6 +337,26 @@ fn seal(
     }
 }
 
+/// The partition that an append goes to.
+fn destination<'s>(
+    state: &'s State,
+    append: &Append,
+    fallback: Option<PartitionId>,
+) -> Result<(PartitionId, &'s Writer), CommitError> {
+    let open = |id| {
+        let writer = state.writers.get(&id)?;
+        (!writer.partition.refuses_appends()).then_some((id, writer))
+    };
+    let partition = append.partition;
+    open(partition)
+        .or_else(|| match append.data {
+            AppendData::Record { .. } => fallback.and_then(open),
+            // Its producer knows what to do.
+            AppendData::Batch(_) | AppendData::Reference { .. } => None,
+        })
+        .ok_or(CommitError::UnknownPartition { partition })
+}
+
 /// Turns admin wishes into steps with ids, or refuses them.
 fn decide(state: &State, admin: &[Admin]) -> Result<(Vec<Step>, Option<i64>), CommitError> {
     let mut steps = Vec::new();
@@ -388,6 +405,16 @@ fn decide(state: &State, admin: &[Admin]) -> Result<(Vec<Step>, Option<i64>), Co
             },
             Admin::AddPartitions { name, total } => {
                 let topic = known(name)?;
+                let writers = topic
+                    .partitions
+                    .iter()
+                    .filter_map(|id| state.writers.get(id));
+                if writers
+                    .into_iter()
+                    .any(|one| one.partition.refuses_appends())
+                {
+                    return Err(CommitError::UnknownTopic { name: name.clone() });
+                }
                 let have = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
                 let allowed = "the total must be more than the topic has";
                 let count = total.checked_sub(have).filter(|count| *count > 0).ok_or(

@@ -239,6 +239,15 @@ impl Log {
         }
     }
 
+    /// Whether `partition` refuses appends, as if it were gone already, and its topic further
+    /// partitions. For whoever empties a topic before deleting it: an empty unit that is submitted
+    /// behind this is answered when the last append before it is applied. In memory only.
+    pub fn refuse_appends(&self, partition: PartitionId, refuse: bool) {
+        if let Some(partition) = self.partition(partition) {
+            partition.refuse_appends(refuse);
+        }
+    }
+
     /// Bytes handed over and not answered yet.
     pub fn pending_bytes(&self) -> u64 {
         self.handle

@@ -59,6 +59,7 @@ pub struct Partition {
     log_start: AtomicU64,
     high_watermark: AtomicU64,
     deleted: AtomicBool,
+    refuses_appends: AtomicBool,
     /// By base offset; the last one grows. Never empty.
     segments: RwLock<Segments>,
     holds: Mutex<HashMap<String, u64>>,
@@ -84,6 +85,7 @@ impl Partition {
             log_start: AtomicU64::new(offsets.0),
             high_watermark: AtomicU64::new(offsets.1),
             deleted: AtomicBool::new(false),
+            refuses_appends: AtomicBool::new(false),
             segments: RwLock::new(Arc::new(segments)),
             holds: Mutex::default(),
             held_from_bytes: AtomicU64::new(u64::MAX),
@@ -276,6 +278,14 @@ impl Partition {
 
     pub(crate) fn delete(&self) {
         self.deleted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn refuses_appends(&self) -> bool {
+        self.refuses_appends.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn refuse_appends(&self, refuse: bool) {
+        self.refuses_appends.store(refuse, Ordering::Release);
     }
 
     /// All bytes ever appended, trimmed ones included.

@@ -72,6 +72,9 @@ pub struct Unit {
     pub admin: Vec<Admin>,
     /// Units of one lane never pass one another: see [`Lane`].
     pub lane: Option<Arc<Lane>>,
+    /// Where a record goes whose own partition is gone, or about to: it is as if the record had come
+    /// just before the deletion. The receipt says where it is. Without it such a unit is refused.
+    pub fallback: Option<PartitionId>,
 }
 
 /// Keeps submitters honest who send ahead: once a unit of a lane is refused, every later unit of

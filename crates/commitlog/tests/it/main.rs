@@ -8,6 +8,7 @@
     reason = "functions that tests share may fail as tests do"
 )]
 
+mod deletion;
 mod descriptors;
 mod lifecycle;
 mod retention;
