@@ -206,6 +206,8 @@ impl Committer {
         let (mut message_at, mut owed_at) = (None, None);
         if let Some(message) = &commit.message {
             if commit.stores_message() {
+                // A topic may be deleted between this look at the topics and the commit.
+                unit.fallback = Some(self.internal.kept);
                 self.store(commit, message, flows, topics, &mut unit)?;
                 message_at = Some(0);
             }

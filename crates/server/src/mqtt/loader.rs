@@ -83,7 +83,7 @@ impl Loader {
 
 /// Why a record that should be there was not read.
 #[derive(Debug, thiserror::Error)]
-enum LoadError {
+pub(super) enum LoadError {
     #[error("the log cannot be read")]
     Read(#[from] ReadError),
     #[error("a batch is damaged")]
@@ -117,7 +117,7 @@ fn read(
     failing: &mut HashSet<Position>,
 ) -> Vec<Loaded> {
     let (mut items, mut bytes) = (Vec::new(), 0);
-    let mut run = Run { log, open: None };
+    let mut run = Run::new(log);
     for &position in positions {
         let item = match run.message(position) {
             Ok(Some(message)) => {
@@ -152,13 +152,17 @@ fn read(
 }
 
 /// Reads records that mostly follow each other.
-struct Run<'l> {
+pub(super) struct Run<'l> {
     log: &'l Log,
     /// Where the open read stands: partition, next offset, what is left of it.
     open: Option<(u32, u64, Records)>,
 }
 
-impl Run<'_> {
+impl<'l> Run<'l> {
+    pub(super) fn new(log: &'l Log) -> Self {
+        Self { log, open: None }
+    }
+
     /// `None` when the log has let it go.
     fn message(&mut self, wanted: Position) -> Result<Option<Message>, LoadError> {
         let Some(record) = self.record(wanted)? else {
@@ -167,7 +171,8 @@ impl Run<'_> {
         Ok(Some(message(&read_owed(&record)?, Some(wanted))?))
     }
 
-    fn record(&mut self, wanted: Position) -> Result<Option<Record>, LoadError> {
+    /// As [`message`](Self::message).
+    pub(super) fn record(&mut self, wanted: Position) -> Result<Option<Record>, LoadError> {
         // What is damaged behind the open read's last record is looked at again.
         if let Ok(Some(record)) = self.advance(wanted) {
             return Ok(Some(record));

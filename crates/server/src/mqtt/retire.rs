@@ -25,15 +25,17 @@ use tracing::warn;
 use super::Internal;
 use super::commits::{from_broker, owed_record, to_broker};
 use super::inbox::Inbox;
+use super::loader::Run;
 use super::shard::Mail;
 use internal::Tended;
 
 /// Called once the records are gone, or why they stay.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 
-/// Bytes of copied records in one commit, about.
-const COPY_BYTES_MAX: usize = 4 << 20;
-const READ_BYTES: usize = 1 << 20;
+/// Bytes of copied records in one commit, about; less where the log takes no such unit.
+const COPY_BYTES_MAX: u64 = 4 << 20;
+/// What a record or an entry costs a unit besides its bytes, at most.
+const APPEND_BYTES: usize = 64;
 /// How often a wait for the shards looks whether the process ends.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -43,11 +45,10 @@ struct Job {
 }
 
 enum Task {
-    Retire {
-        /// Partitions and the offset below which their records go.
-        going: Vec<(PartitionId, u64)>,
-        end: Admin,
-    },
+    /// Drop the records of a partition below an offset.
+    Trim { partition: PartitionId, before: u64 },
+    /// Delete a topic with its records.
+    Delete { name: String },
     /// Look after the internal partitions.
     Tend,
 }
@@ -68,7 +69,6 @@ enum Answer {
 
 /// One for the process, with a thread of its own.
 pub(crate) struct Retirements {
-    log: Log,
     jobs: Mutex<Option<Sender<Job>>>,
     answers: Mutex<Sender<Answer>>,
     stopping: Arc<AtomicBool>,
@@ -84,6 +84,15 @@ struct Worker {
     stopping: Arc<AtomicBool>,
     tended: Tended,
     surveys: u64,
+}
+
+/// A unit that is filled with copies.
+#[derive(Default)]
+struct Gathered {
+    unit: Unit,
+    bytes: usize,
+    /// Sequence, old place, and which append is the new one.
+    moving: Vec<(u64, Position, usize)>,
 }
 
 /// The end of the internal partitions when the shards were asked.
@@ -103,7 +112,7 @@ impl Retirements {
         let (answers, answer_receiver) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let worker = Worker {
-            log: log.clone(),
+            log,
             inboxes,
             internal,
             jobs: job_receiver,
@@ -116,7 +125,6 @@ impl Retirements {
             .name("retire".to_owned())
             .spawn(move || worker.run())?;
         Ok(Self {
-            log,
             jobs: Mutex::new(Some(jobs)),
             answers: Mutex::new(answers),
             stopping,
@@ -134,15 +142,8 @@ impl Retirements {
 
     /// Drops the records of `partition` below `before`.
     pub(crate) fn trim(&self, partition: PartitionId, before: u64, done: Done) {
-        let end = Admin::TrimTo {
-            partition,
-            offset: before,
-        };
         self.ask(Job {
-            task: Task::Retire {
-                going: vec![(partition, before)],
-                end,
-            },
+            task: Task::Trim { partition, before },
             done,
         });
     }
@@ -157,21 +158,9 @@ impl Retirements {
 
     /// Deletes a topic with its records.
     pub(crate) fn delete_topic(&self, name: &str, done: Done) {
-        let going = match self.log.topic(name) {
-            Some(topic) => topic.partitions.iter().map(|id| (*id, u64::MAX)).collect(),
-            None => {
-                return done(Err(CommitError::UnknownTopic {
-                    name: name.to_owned(),
-                }));
-            }
-        };
+        let name = name.to_owned();
         self.ask(Job {
-            task: Task::Retire {
-                going,
-                end: Admin::DeleteTopic {
-                    name: name.to_owned(),
-                },
-            },
+            task: Task::Delete { name },
             done,
         });
     }
@@ -217,22 +206,78 @@ impl Worker {
     fn run(mut self) {
         while let Ok(Job { task, done }) = self.jobs.recv() {
             let result = match task {
-                Task::Retire { going, end } => self.retire(&going, end),
+                Task::Trim { partition, before } => self.trim(partition, before),
+                Task::Delete { name } => self.delete(&name),
                 Task::Tend => self.tend(),
             };
             done(result);
         }
     }
 
-    fn retire(&self, going: &[(PartitionId, u64)], end: Admin) -> Result<(), CommitError> {
-        let mut owed = Vec::new();
-        for &(partition, before) in going {
-            let partition = partition.0;
-            let going = Going::Records { partition, before };
-            owed.extend(self.owed(going, usize::MAX)?.unwrap_or_default());
+    fn trim(&self, partition: PartitionId, before: u64) -> Result<(), CommitError> {
+        let end = self
+            .log
+            .partition(partition)
+            .map(|one| one.high_watermark());
+        // What is not there yet cannot be asked for: it would come, and go unasked.
+        if let Some(high_watermark) = end.filter(|end| before > *end) {
+            return Err(CommitError::OffsetOutOfRange {
+                offset: before,
+                high_watermark,
+            });
         }
-        self.copy_all(owed)?;
-        self.end(vec![end])
+        self.settle(partition, before)?;
+        self.end(vec![Admin::TrimTo {
+            partition,
+            offset: before,
+        }])
+    }
+
+    /// First nothing more comes to the topic, then what sessions are owed of it is copied, then it
+    /// goes. Messages that routes lead there meanwhile go to the kept topic.
+    fn delete(&self, name: &str) -> Result<(), CommitError> {
+        let mut closed = Vec::new();
+        let deleted = self.close(name, &mut closed).and_then(|()| {
+            for id in &closed {
+                self.settle(*id, u64::MAX)?;
+            }
+            let name = name.to_owned();
+            self.end(vec![Admin::DeleteTopic { name }])
+        });
+        if deleted.is_err() {
+            closed
+                .iter()
+                .for_each(|id| self.log.refuse_appends(*id, false));
+        }
+        deleted
+    }
+
+    /// Has every partition of the topic refuse appends. When this returns, those before are applied,
+    /// and no partition can be added.
+    fn close(&self, name: &str, closed: &mut Vec<PartitionId>) -> Result<(), CommitError> {
+        loop {
+            let Some(topic) = self.log.topic(name) else {
+                let name = name.to_owned();
+                return Err(CommitError::UnknownTopic { name });
+            };
+            // Numbers are never given again: this is the topic that was closed, and all of it.
+            if topic.partitions == *closed {
+                return Ok(());
+            }
+            closed.clone_from(&topic.partitions);
+            closed
+                .iter()
+                .for_each(|id| self.log.refuse_appends(*id, true));
+            self.log.commit(Unit::default())?;
+        }
+    }
+
+    /// Copies what sessions are owed of a partition's records below `before`.
+    fn settle(&self, partition: PartitionId, before: u64) -> Result<(), CommitError> {
+        let partition = partition.0;
+        let going = Going::Records { partition, before };
+        let owed = self.owed(going, usize::MAX)?;
+        self.copy_all(owed.unwrap_or_default())
     }
 
     /// What all shards' sessions are owed of what shall go; `None` when that is more than
@@ -308,18 +353,23 @@ impl Worker {
                 .or_default()
                 .push(reference);
         }
-        let mut unit = Unit::default();
-        let mut moving = Vec::new();
+        let mut gathered = Gathered::default();
+        let mut run = Run::new(&self.log);
         for (from, references) in owed {
-            self.copy(from, references, &mut unit, &mut moving)?;
-            if unit.size_bytes() >= COPY_BYTES_MAX {
-                self.commit(std::mem::take(&mut unit), std::mem::take(&mut moving))?;
-            }
+            self.copy(&mut run, from, references, &mut gathered)?;
         }
-        if moving.is_empty() {
-            return Ok(());
+        self.commit(gathered)
+    }
+
+    /// Before so many bytes are added: commits what is gathered if it would become too much.
+    fn make_room(&self, gathered: &mut Gathered, bytes: usize) -> Result<(), CommitError> {
+        let most = COPY_BYTES_MAX.min(self.log.unit_bytes_max());
+        let after = gathered.bytes.saturating_add(bytes);
+        if usize::try_from(most).is_ok_and(|most| after > most) {
+            self.commit(std::mem::take(gathered))?;
         }
-        self.commit(unit, moving)
+        gathered.bytes += bytes;
+        Ok(())
     }
 
     /// The last step: what is free of debts goes.
@@ -328,42 +378,48 @@ impl Worker {
             admin,
             ..Unit::default()
         };
-        self.commit(unit, Vec::new())
+        self.commit(Gathered {
+            unit,
+            ..Gathered::default()
+        })
     }
 
     /// Adds the copy of one record and the entries that refer to it. What cannot be read stops the
     /// retirement: it stays where it is.
     fn copy(
         &self,
+        run: &mut Run<'_>,
         from: Position,
         references: Vec<OwedReference>,
-        unit: &mut Unit,
-        moving: &mut Vec<(u64, Position, usize)>,
+        gathered: &mut Gathered,
     ) -> Result<(), CommitError> {
-        let partition = self.log.partition(from.partition);
-        let Some(partition) = partition.filter(|one| from.offset >= one.log_start_offset()) else {
+        let record = run.record(to_broker(from)).map_err(|error| {
+            let error: &dyn std::error::Error = &error;
+            warn!(?from, error, "an owed record cannot be read");
+            let (partition, offset) = (from.partition, from.offset);
+            CommitError::Unreadable { partition, offset }
+        })?;
+        let Some(record) = record else {
             // A debt that was settled and came back with a floor row from before a crash.
             warn!(?from, "an owed record is gone already");
             return Ok(());
         };
-        let record = partition.records(from.offset, READ_BYTES).ok();
-        let record = record.and_then(|mut records| records.next()?.ok());
-        let Some(record) = record.filter(|record| record.offset == from.offset) else {
-            let (partition, offset) = (from.partition, from.offset);
-            return Err(CommitError::Unreadable { partition, offset });
-        };
-        let to = unit.appends.len();
         let timestamp_ms = record.timestamp_ms;
-        unit.appends.push(Append {
+        let body = record.to_body();
+        let entries: usize = references
+            .iter()
+            .map(|one| one.entry.len() + APPEND_BYTES)
+            .sum();
+        self.make_room(gathered, body.len() + APPEND_BYTES + entries)?;
+        let appends = &mut gathered.unit.appends;
+        let to = appends.len();
+        appends.push(Append {
             partition: self.internal.kept,
-            data: AppendData::Record {
-                timestamp_ms,
-                body: record.to_body(),
-            },
+            data: AppendData::Record { timestamp_ms, body },
         });
         for reference in references {
             let body = owed_record(from, &reference.entry);
-            unit.appends.push(Append {
+            appends.push(Append {
                 partition: self.internal.owed,
                 data: AppendData::Reference {
                     timestamp_ms,
@@ -371,13 +427,14 @@ impl Worker {
                     body,
                 },
             });
-            moving.push((reference.sequence, from, to));
+            gathered.moving.push((reference.sequence, from, to));
         }
         Ok(())
     }
 
     /// Commits, and tells every shard where its references lead now, in commit order.
-    fn commit(&self, unit: Unit, moving: Vec<(u64, Position, usize)>) -> Result<(), CommitError> {
+    fn commit(&self, gathered: Gathered) -> Result<(), CommitError> {
+        let Gathered { unit, moving, .. } = gathered;
         let inboxes = Arc::clone(&self.inboxes);
         let (sender, receiver) = channel();
         let done = move |answers: Vec<Result<headwater_commitlog::Receipt, CommitError>>| {

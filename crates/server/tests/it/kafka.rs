@@ -9,14 +9,15 @@ use crate::program::{Home, PATIENCE};
 const MIB: usize = 1 << 20;
 
 /// An ApiVersions 0 request and its answer: from here on the client is no stranger.
-fn greet(at: SocketAddr) -> TcpStream {
+pub(crate) fn greet(at: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(at).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     ask(&mut stream, &[0, 18, 0, 0, 0, 0, 0, 1, 0xFF, 0xFF]);
     stream
 }
 
-fn ask(stream: &mut TcpStream, request: &[u8]) {
+/// Sends one request; gives the answer from its correlation id on.
+pub(crate) fn ask(stream: &mut TcpStream, request: &[u8]) -> Vec<u8> {
     let length = u32::try_from(request.len()).unwrap();
     stream.write_all(&length.to_be_bytes()).unwrap();
     stream.write_all(request).unwrap();
@@ -24,6 +25,7 @@ fn ask(stream: &mut TcpStream, request: &[u8]) {
     stream.read_exact(&mut length).unwrap();
     let mut answer = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
     stream.read_exact(&mut answer).unwrap();
+    answer
 }
 
 /// Announces 100 MiB and sends what the other side takes of the first four, without waiting.

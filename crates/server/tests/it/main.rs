@@ -10,6 +10,7 @@
 )]
 
 mod bad_input;
+mod deletion;
 mod documents;
 mod flows;
 mod http;

@@ -8,11 +8,11 @@
 
 use std::time::Instant;
 
-use headwater_commitlog::{Admin, Append, AppendData, CommitError, PartitionId, Unit};
+use headwater_commitlog::{Admin, Append, AppendData, CommitError, PartitionId};
 use headwater_mqtt_broker::{Going, Input, OwedReference};
 use tracing::{debug, info};
 
-use super::{Answer, COPY_BYTES_MAX, Ends, Worker};
+use super::{APPEND_BYTES, Answer, Ends, Gathered, Worker};
 use crate::mqtt::commits::{from_broker, owed_record};
 use crate::mqtt::{Internal, wall_ms};
 
@@ -170,24 +170,22 @@ impl Worker {
             return Ok(());
         };
         let timestamp_ms = wall_ms();
-        let mut unit = Unit::default();
+        let mut gathered = Gathered::default();
         let count = references.len();
         for reference in references {
             let body = owed_record(from_broker(reference.position), &reference.entry);
-            unit.appends.push(Append {
+            self.make_room(&mut gathered, body.len() + APPEND_BYTES)?;
+            gathered.unit.appends.push(Append {
                 partition: self.internal.owed,
                 data: AppendData::Record { timestamp_ms, body },
             });
-            if unit.size_bytes() >= COPY_BYTES_MAX {
-                self.commit(std::mem::take(&mut unit), Vec::new())?;
-            }
         }
-        unit.admin.push(Admin::TrimTo {
+        gathered.unit.admin.push(Admin::TrimTo {
             partition: self.internal.owed,
             offset: before,
         });
         info!(count, before, "old debts of sessions are written anew");
-        self.commit(unit, Vec::new())
+        self.commit(gathered)
     }
 
     /// Copies what is still owed in the older half of the kept topic forward, if that is little.
