@@ -289,7 +289,10 @@ impl Program {
 
     /// SIGTERM, and how it ended within the time it has for that.
     pub fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
-        kill_process(self.pid()?, Signal::TERM)?;
+        // It may end by itself between the look and the signal.
+        if let Ok(pid) = self.pid() {
+            kill_process(pid, Signal::TERM).ok();
+        }
         // A wrapper makes it slower.
         let at_most = Duration::from_secs(if self.wrapped { 60 } else { 10 });
         match self.wait(at_most)? {

@@ -241,6 +241,7 @@ impl Shard {
             self.resume(now, at);
         }
         if let Some(slot) = slot {
+            self.wake_feeds(slot);
             self.try_hand_over(slot);
         }
     }
@@ -410,6 +411,7 @@ impl Shard {
                 session.floor_dirty = true;
                 self.stalled.push(step);
             }
+            self.wake_feeds(slot);
             self.try_hand_over(slot);
         }
     }

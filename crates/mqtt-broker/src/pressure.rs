@@ -69,7 +69,12 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
-        if !connection.paused || !connection.is_well_below(&self.shared.limits) {
+        let limits = &self.shared.limits;
+        if !connection.paused || !connection.is_well_below(limits) {
+            return;
+        }
+        let session = connection.session.and_then(|slot| self.sessions.get(slot));
+        if session.is_some_and(|session| session.feeds_len() >= limits.feeds_max) {
             return;
         }
         if self.full {

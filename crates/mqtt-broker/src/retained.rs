@@ -16,8 +16,55 @@ use crate::{Limits, Message};
 #[derive(Debug, Default)]
 struct Store {
     /// Ordered, so that a filter's fixed beginning is a range.
-    messages: BTreeMap<Box<str>, Arc<Message>>,
+    messages: BTreeMap<Box<str>, Entry>,
     bytes: usize,
+    /// How often one was set.
+    sets: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    message: Arc<Message>,
+    /// `Store::sets` with it.
+    set_at: u64,
+}
+
+/// How far a search has come that is done in slices.
+#[derive(Clone, Debug)]
+pub(crate) struct Scan {
+    /// What was set later is passed over.
+    stood_at: u64,
+    /// The last Topic Name that was looked at.
+    after: Option<Box<str>>,
+    done: bool,
+}
+
+impl Scan {
+    pub(crate) fn new(stood_at: u64) -> Self {
+        Self {
+            stood_at,
+            after: None,
+            done: false,
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The same, to go on behind `topic`; where it was without one.
+    pub(crate) fn behind(self, topic: Option<&str>) -> Self {
+        let after = topic.map(Box::from).or(self.after);
+        Self { after, ..self }
+    }
+}
+
+/// What one slice of a search gave.
+#[derive(Debug, Default)]
+pub(crate) struct Slice {
+    pub(crate) found: Vec<Arc<Message>>,
+    /// Retained Messages that were looked at.
+    pub(crate) visited: usize,
 }
 
 #[derive(Debug)]
@@ -27,6 +74,9 @@ pub(crate) struct Retained {
     bytes_max: usize,
     /// That it is full was said, and it was not half empty since.
     was_full: AtomicBool,
+    /// All that slices have looked at.
+    #[cfg(test)]
+    pub(crate) visited: std::sync::atomic::AtomicUsize,
 }
 
 impl Retained {
@@ -36,6 +86,8 @@ impl Retained {
             messages_max: limits.retained_messages_max,
             bytes_max: limits.retained_bytes_max,
             was_full: AtomicBool::new(false),
+            #[cfg(test)]
+            visited: std::sync::atomic::AtomicUsize::default(),
         }
     }
 
@@ -53,7 +105,7 @@ impl Retained {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         let (number, bytes) = (store.messages.len(), store.bytes);
         let old = store.messages.get(&*message.topic);
-        let others = bytes - old.map_or(0, |old| old.weight());
+        let others = bytes - old.map_or(0, |old| old.message.weight());
         let has_room = others + message.weight() <= self.bytes_max
             && (number < self.messages_max || old.is_some());
         if has_room {
@@ -74,7 +126,7 @@ impl Retained {
     pub(crate) fn is_latest(&self, message: &Arc<Message>) -> bool {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         let latest = store.messages.get(&*message.topic);
-        latest.is_some_and(|latest| Arc::ptr_eq(latest, message))
+        latest.is_some_and(|latest| Arc::ptr_eq(&latest.message, message))
     }
 
     /// The new Retained Message of its topic; an empty payload clears it [MQTT-3.3.1-6].
@@ -84,34 +136,77 @@ impl Retained {
             store.messages.remove(&*message.topic)
         } else {
             store.bytes += message.weight();
-            store
-                .messages
-                .insert((*message.topic).into(), message.clone())
+            store.sets += 1;
+            let entry = Entry {
+                message: message.clone(),
+                set_at: store.sets,
+            };
+            store.messages.insert((*message.topic).into(), entry)
         };
         if let Some(old) = old {
-            store.bytes -= old.weight();
+            store.bytes -= old.message.weight();
         }
     }
 
-    /// Appends every Retained Message that `filter` selects.
-    pub(crate) fn matches(&self, filter: &str, found: &mut Vec<Arc<Message>>) {
+    /// Now, for [`Scan::new`]: what is set after this is younger.
+    pub(crate) fn stands(&self) -> u64 {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        store.sets
+    }
+
+    /// The next Retained Messages that `filter` selects: looks at no more than `nodes_max`, finds no
+    /// more than `messages_max`, and lets go of the lock. Each message that stands all the while is
+    /// looked at once, in the order of Topic Names.
+    pub(crate) fn slice(
+        &self,
+        filter: &str,
+        scan: &mut Scan,
+        nodes_max: usize,
+        messages_max: usize,
+    ) -> Slice {
+        let slice = self.look(filter, scan, nodes_max, messages_max);
+        #[cfg(test)]
+        (self.visited).fetch_add(slice.visited, Ordering::Relaxed);
+        slice
+    }
+
+    fn look(&self, filter: &str, scan: &mut Scan, nodes_max: usize, messages_max: usize) -> Slice {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        let mut slice = Slice::default();
         let fixed_len = filter.find(['+', '#']).unwrap_or(filter.len());
         if fixed_len == filter.len() {
-            found.extend(store.messages.get(filter).cloned());
-            return;
+            let entry = store.messages.get(filter);
+            let entry = entry.filter(|entry| entry.set_at <= scan.stood_at);
+            slice.found.extend(entry.map(|entry| entry.message.clone()));
+            slice.visited = 1;
+            scan.done = true;
+            return slice;
         }
         // `sport/#` selects `sport` too, so the slash before `#` is not part of the beginning.
         let fixed = filter.get(..fixed_len).unwrap_or_default();
         let fixed = fixed.strip_suffix('/').unwrap_or(fixed);
-        let from = (Bound::Included(fixed), Bound::Unbounded);
-        for (name, message) in store.messages.range::<str, _>(from) {
+        let from = match &scan.after {
+            Some(after) => Bound::Excluded(&**after),
+            None => Bound::Included(fixed),
+        };
+        let mut last: Option<&str> = None;
+        for (name, entry) in store.messages.range::<str, _>((from, Bound::Unbounded)) {
             if !name.starts_with(fixed) {
-                return;
+                break;
             }
-            if topic::matches(filter, name) {
-                found.push(message.clone());
+            if slice.visited >= nodes_max || slice.found.len() >= messages_max {
+                if let Some(last) = last {
+                    scan.after = Some(Box::from(last));
+                }
+                return slice;
+            }
+            slice.visited += 1;
+            last = Some(&**name);
+            if entry.set_at <= scan.stood_at && topic::matches(filter, name) {
+                slice.found.push(entry.message.clone());
             }
         }
+        scan.done = true;
+        slice
     }
 }

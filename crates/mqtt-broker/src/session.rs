@@ -8,6 +8,7 @@
 pub(crate) mod ack_in;
 pub(crate) mod connect;
 pub(crate) mod end;
+pub(crate) mod feeds;
 pub(crate) mod publish_in;
 pub(crate) mod publish_out;
 pub(crate) mod resume;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use headwater_mqtt_codec::{SubscriptionId, SubscriptionOptions};
 use smallvec::SmallVec;
 
+use self::feeds::Feeds;
 use crate::directory::Seat;
 use crate::matching::FastMap;
 use crate::owed::{Owed, OwedQueue};
@@ -118,6 +120,8 @@ pub(crate) struct Session {
     pub(crate) queue_bytes: u64,
     /// Since something had to be read back for this connection.
     pub(crate) load: Option<Box<Load>>,
+    /// Retained Messages on their way to it.
+    pub(crate) feeds: Option<Box<Feeds>>,
     /// Packet Identifiers whose outbound rows are to be deleted along with the floor.
     pub(crate) finished: Vec<u16>,
     pub(crate) floor_dirty: bool,
@@ -152,6 +156,7 @@ impl Session {
             queue: VecDeque::new(),
             queue_bytes: 0,
             load: None,
+            feeds: None,
             finished: Vec::new(),
             floor_dirty: false,
             will: None,

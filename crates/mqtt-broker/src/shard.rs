@@ -22,7 +22,7 @@ use crate::pending::{Pending, RowStep, Then};
 use crate::retire::Inquiry;
 use crate::session::Session;
 use crate::session::end::End;
-use crate::session::subscribe::Feed;
+use crate::session::feeds::Turn;
 use crate::session::takeover::Arrival;
 use crate::timers::{Due, Timers};
 use crate::{
@@ -57,7 +57,8 @@ pub struct Shard {
     pub(crate) matches: MatchCache,
     pub(crate) payloads: Payloads,
     pub(crate) counts: Counts,
-    pub(crate) feeds: VecDeque<Feed>,
+    /// Sessions whose Retained Messages can go on, by slot and number.
+    pub(crate) feeding: VecDeque<(usize, u64)>,
     /// Sessions whose floor is to be written.
     pub(crate) dirty: Vec<(usize, u64)>,
     /// Connections whose Output owns memory.
@@ -73,6 +74,7 @@ pub struct Shard {
     /// Questions that wait for Sessions on their way here.
     pub(crate) inquiries: Vec<Inquiry>,
     // The round.
+    pub(crate) turn: Turn,
     pub(crate) effects: Vec<Effect>,
     touched: Vec<usize>,
     pub(crate) forwards: Vec<Vec<Forwarded>>,
@@ -117,7 +119,8 @@ impl Shard {
             matches: MatchCache::new(shared.limits.matches_max),
             payloads: Payloads::new(shared.limits.cache_bytes_max),
             counts: Counts::default(),
-            feeds: VecDeque::new(),
+            feeding: VecDeque::new(),
+            turn: Turn::default(),
             dirty: Vec::new(),
             warm: Vec::new(),
             pending_bytes: 0,
@@ -163,9 +166,8 @@ impl Shard {
 
     /// Ends a round: one Flush a touched connection, one message a shard, one commit of rows.
     pub fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if !self.feeds.is_empty() {
-            self.feed_retained(now);
-        }
+        self.run_feeds(now);
+        self.turn = Turn::default();
         self.flush_rows();
         for shard in 0..self.forwards.len() {
             let Some(batch) = self.forwards.get_mut(shard) else {
@@ -208,7 +210,7 @@ impl Shard {
 
     /// `mono_ms` of the next needed [`Input::Tick`].
     pub fn deadline(&self) -> Option<u64> {
-        if self.feeds_are_ready() {
+        if !self.feeding.is_empty() {
             Some(0)
         } else {
             self.timers.next()

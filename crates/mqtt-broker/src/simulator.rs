@@ -7,6 +7,7 @@
 
 mod client;
 mod exchanges;
+mod feeds;
 mod judge;
 mod keeper;
 mod pressure;

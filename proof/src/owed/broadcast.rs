@@ -2,9 +2,11 @@
 //! after a kill.
 //!
 //! Memory: the program's resident bytes, at rest after the last broadcast less at rest before the first, for each message
-//! owed to a Session. Log: the bytes that its files and its write-ahead file grew by, messages included, for each Session and
-//! broadcast.
+//! owed to a Session. Three times, because what the allocator had free before hides some of it: over all broadcasts, over the
+//! second half of them, and between a start with the Sessions alone and a start with all they are owed. Log: the bytes that
+//! its files and its write-ahead file grew by, messages included, for each Session and broadcast.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -47,31 +49,39 @@ pub fn run(bench: &Bench, plan: Plan) -> anyhow::Result<String> {
     let begun = Instant::now();
     subscribe(&running, &run, plan.sessions)?;
     let subscribed = begun.elapsed();
+    // What the connections left behind is not counted.
+    running.stop_and_start()?;
     running.publish(&run, &[stream("warm-up", "nobody/all")], 0..WARM_UP)?;
 
     let mut log = LogMeter::begin(&running)?;
     let before = at_rest(&running.program)?;
-    let begun = Instant::now();
-    let sender = stream("broadcaster", TOPIC);
-    for number in 0..plan.broadcasts {
-        running.publish(&run, std::slice::from_ref(&sender), number..number + 1)?;
-        log.look(&running)?;
-    }
-    let published = begun.elapsed();
+    let half = plan.broadcasts / 2;
+    let first_half = broadcast(&running, &run, 0..half, &mut log)?;
+    let between = at_rest(&running.program)?;
+    let published = first_half + broadcast(&running, &run, half..plan.broadcasts, &mut log)?;
     let log_bytes = log.grown(&running)?;
     let after = at_rest(&running.program)?;
-
-    let owed = plan.sessions * plan.broadcasts;
-    let memory = a_piece(after.saturating_sub(before), owed);
-    let log = a_piece(log_bytes, owed);
     let ready = running.kill_and_start()?;
     let restarted = at_rest(&running.program)?;
+
+    let owed = plan.sessions * plan.broadcasts;
+    let log = a_piece(log_bytes, owed);
+    let memory = [
+        a_piece(after.saturating_sub(before), owed),
+        a_piece(
+            after.saturating_sub(between),
+            plan.sessions * (plan.broadcasts - half),
+        ),
+        a_piece(restarted.saturating_sub(before), owed),
+    ];
     let took = come_back(&running, &run, plan)?;
     running.program.stop()?;
+    let [all, second_half, read_back] = memory;
     let line = format!(
-        "{} sessions owed {} messages each: {memory:.2} bytes of memory an owed message (resident {:.1} MiB empty, {:.1} MiB with \
-         the sessions, {:.1} MiB owed, {:.1} MiB after a restart), {log:.2} bytes of log a session and broadcast; subscribed in \
-         {:.1} s, broadcast in {:.1} s, ready {} ms after kill -9, {} of them took theirs in {:.1} s",
+        "{} sessions owed {} messages each: {all:.2} bytes of memory an owed message, {second_half:.2} in the second half, \
+         {read_back:.2} after a restart (resident {:.1} MiB empty, {:.1} MiB with the sessions, {:.1} MiB owed, {:.1} MiB after a \
+         restart), {log:.2} bytes of log a session and broadcast; subscribed in {:.1} s, broadcast in {:.1} s, ready {} ms after \
+         kill -9, {} of them took theirs in {:.1} s",
         plan.sessions,
         plan.broadcasts,
         mebibytes(empty),
@@ -85,11 +95,27 @@ pub fn run(bench: &Bench, plan: Plan) -> anyhow::Result<String> {
         took.as_secs_f64(),
     );
     ensure!(
-        memory <= MEMORY_BYTES_MAX,
+        memory.iter().all(|bytes| *bytes <= MEMORY_BYTES_MAX),
         "more memory than promised: {line}"
     );
     ensure!(log <= LOG_BYTES_MAX, "more log than promised: {line}");
     Ok(line)
+}
+
+/// Publishes these, one after the other; how long that took.
+fn broadcast(
+    running: &Running,
+    run: &str,
+    numbers: Range<u64>,
+    log: &mut LogMeter,
+) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    let sender = [stream("broadcaster", TOPIC)];
+    for number in numbers {
+        running.publish(run, &sender, number..number + 1)?;
+        log.look(running)?;
+    }
+    Ok(begun.elapsed())
 }
 
 fn a_piece(bytes: u64, pieces: u64) -> f64 {

@@ -398,6 +398,11 @@ impl Shard {
 
     /// Sends what waits, as far as there is room.
     pub(crate) fn feed(&mut self, now: Now, slot: usize) {
+        self.feed_queues(now, slot);
+        self.wake_feeds(slot);
+    }
+
+    fn feed_queues(&mut self, now: Now, slot: usize) {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };

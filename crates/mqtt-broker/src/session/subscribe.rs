@@ -1,23 +1,18 @@
-//! SUBSCRIBE and UNSUBSCRIBE, and the Retained Messages that a SUBSCRIBE asks for.
+//! SUBSCRIBE and UNSUBSCRIBE. The Retained Messages that a SUBSCRIBE asks for: see `feeds`.
 //!
 //! Holds: for a Session that outlives its connection, SUBACK and UNSUBACK follow the commit; the
 //!   tree knows the subscription before SUBACK is on the wire.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
 use headwater_mqtt_codec::{
-    DisconnectReason, Packet, PacketId, QoS, RetainHandling, SubAck, SubAckReason, Subscribe,
+    DisconnectReason, Packet, PacketId, RetainHandling, SubAck, SubAckReason, Subscribe,
     Subscription, SubscriptionId, SubscriptionOptions, UnsubAck, UnsubAckReason, Unsubscribe,
 };
 
-use crate::commit::Targets;
-use crate::matching::{Matched, Target};
 use crate::pending::{Draft, Then};
 use crate::rows;
 use crate::session::{Session, Subscribed};
 use crate::tree::Subscriber;
-use crate::{Message, Now, Refusal, Shard, Verdict};
+use crate::{Now, Refusal, Shard, Verdict};
 
 /// What a SUBSCRIBE was granted, until its commit is there.
 #[derive(Debug)]
@@ -44,18 +39,6 @@ impl GrantedFilter {
         }
     }
 }
-
-/// Retained Messages on their way to one subscription, in slices.
-#[derive(Debug)]
-pub(crate) struct Feed {
-    slot: usize,
-    number: u64,
-    target: Target,
-    messages: VecDeque<Arc<Message>>,
-}
-
-/// Retained Messages sent to one subscription in one round, so that others have their turn.
-const SLICE: usize = 256;
 
 impl Session {
     /// Whether it is new; the options of one that is not are replaced [MQTT-3.8.4-3].
@@ -206,10 +189,12 @@ impl Shard {
                 .tree
                 .subscribe(&one.filter, Subscriber { seat, options, id });
             if one.wants_retained() && at.is_some() {
-                retained.push((one.filter, options));
+                retained.push(one.filter);
             }
         }
         let Some(at) = at else { return };
+        // The tree has the subscriptions: what is set from here on reaches them by itself.
+        let stood_at = self.shared.retained.stands();
         if let Some(connection) = self.connections.get_mut(at) {
             let packet = SubAck {
                 packet_id,
@@ -219,129 +204,14 @@ impl Shard {
             connection.send(&Packet::SubAck(Box::new(packet)));
             self.touch(at);
         }
-        for (filter, options) in retained {
-            self.gather_retained(slot, &filter, options, id);
+        for filter in retained {
+            self.start_feed(slot, filter, stood_at);
         }
-        self.feed_retained(now);
-    }
-
-    fn gather_retained(
-        &mut self,
-        slot: usize,
-        filter: &str,
-        options: SubscriptionOptions,
-        id: Option<SubscriptionId>,
-    ) {
-        let Some(session) = self.sessions.get(slot) else {
-            return;
-        };
-        let mut messages = Vec::new();
-        self.shared.retained.matches(filter, &mut messages);
-        if messages.is_empty() {
-            return;
+        self.run_feeds(now);
+        let feeds = self.sessions.get(slot).map_or(0, |one| one.feeds_len());
+        if feeds >= self.shared.limits.feeds_max {
+            self.pause(at);
         }
-        let target = Target {
-            seat: session.seat.clone(),
-            qos: options.qos,
-            retain_as_published: true,
-            ids: id.map(|id| Arc::from([id])),
-        };
-        let number = session.number();
-        self.feeds.push_back(Feed {
-            slot,
-            number,
-            target,
-            messages: messages.into(),
-        });
-    }
-
-    /// One slice of each feed, while its connection takes it.
-    pub(crate) fn feed_retained(&mut self, now: Now) {
-        for _ in 0..self.feeds.len() {
-            let Some(mut feed) = self.feeds.pop_front() else {
-                return;
-            };
-            let session = self.sessions.get(feed.slot);
-            let connection = session
-                .filter(|session| session.number() == feed.number)
-                .and_then(|session| session.connection);
-            // A feed ends with its connection: the next SUBSCRIBE asks anew.
-            let Some(at) = connection else { continue };
-            for _ in 0..SLICE {
-                if !self.takes_retained(at) {
-                    break;
-                }
-                let Some(message) = feed.messages.pop_front() else {
-                    break;
-                };
-                self.send_retained(now, at, &feed, &message);
-            }
-            if !feed.messages.is_empty() {
-                self.feeds.push_back(feed);
-            }
-        }
-    }
-
-    fn takes_retained(&mut self, at: usize) -> bool {
-        let limits = &self.shared.limits;
-        let Some(connection) = self.connections.get_mut(at) else {
-            return false;
-        };
-        connection.output.takes_message(0, limits.output_bytes_max)
-            && connection.pending < limits.connection_commits_max
-            && connection.pending_bytes < limits.connection_commit_bytes_max
-    }
-
-    /// A Retained Message to a Session that outlives its connection is owed like any other.
-    fn send_retained(&mut self, now: Now, at: usize, feed: &Feed, message: &Arc<Message>) {
-        // One that is newer has come to this subscription by itself.
-        if message.is_expired(now) || !self.shared.retained.is_latest(message) {
-            return;
-        }
-        let target = &feed.target;
-        let qos = message.qos.min(target.qos);
-        if qos == QoS::AtMostOnce || !target.seat.is_persistent() {
-            self.deliver_retained(now, feed.slot, message, target);
-            return;
-        }
-        self.owe_retained(Some(at), feed.slot, target, message);
-    }
-
-    /// Commits that this Session is owed a Retained Message.
-    pub(crate) fn owe_retained(
-        &mut self,
-        at: Option<usize>,
-        slot: usize,
-        target: &Target,
-        message: &Arc<Message>,
-    ) {
-        let matched = Matched::one(target.clone());
-        let weight = u32::try_from(message.weight()).unwrap_or(u32::MAX);
-        let owed = matched.owed(message.qos, message.retain).map(|mut entry| {
-            entry.weight = weight;
-            entry.encode()
-        });
-        let draft = Draft {
-            message: Some(message.clone()),
-            owed,
-            targets: Targets::new(Arc::new(matched), None),
-            if_latest: true,
-            ..Draft::default()
-        };
-        self.submit(draft, at, Some(slot), Then::Nothing);
-    }
-
-    /// Whether a feed only waits for its next turn.
-    pub(crate) fn feeds_are_ready(&self) -> bool {
-        self.feeds.iter().any(|feed| {
-            let session = self.sessions.get(feed.slot);
-            let at = session.and_then(|session| session.connection);
-            at.and_then(|at| self.connections.get(at))
-                .is_none_or(|connection| {
-                    !connection.output.is_congested()
-                        && connection.pending < self.shared.limits.connection_commits_max
-                })
-        })
     }
 
     /// UNSUBSCRIBE (MQTT 5.0, 3.10).
@@ -362,6 +232,7 @@ impl Shard {
             match session.find_subscription(filter) {
                 Ok(index) => {
                     session.subscriptions.remove(index);
+                    session.end_feed(filter);
                     self.shared.tree.unsubscribe(filter, number);
                     if session.has_rows {
                         changes.push(rows::subscription_gone(number, filter));

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::program::{Home, Program, until};
-use crate::wire::{Hello, Wire, packet, publish};
+use crate::wire::{Hello, Wire, packet, publish, subscribe};
 
 /// What is left over for everything else that may grow in a debug build.
 const SLACK_BYTES: usize = 8 << 20;
@@ -58,6 +58,29 @@ fn answers_that_nobody_reads_are_bounded_and_all_come() {
         client.send(&[0xC0, 0]);
         assert_eq!(client.packet(), (0xD0, Vec::new()), "{why}");
     }
+}
+
+#[test]
+fn retained_messages_asked_for_again_and_again_are_bounded() {
+    let program = program(&["--set", "mqtt.output_bytes_max=64KiB"]);
+    let (mut publisher, _) = Wire::connect(program.mqtt(), &Hello::v5("publisher"));
+    for index in 0..1_000 {
+        let mut retained = publish(&format!("r/{index}"), &[b'x'; 100], 0, 0);
+        retained[0] |= 1;
+        publisher.send(&retained);
+    }
+    until("a thousand retained messages", || {
+        program.metric("headwater_retained") == 1_000
+    });
+    let before = program.resident();
+    for id in ["deaf", "deaf too"] {
+        let (mut client, _) = Wire::connect(program.mqtt(), &Hello::v5(id));
+        let taken = client.flood(&subscribe("r/#", 0).repeat(1_000), FLOOD_BYTES);
+        assert!(taken < FLOOD_BYTES, "everything was taken");
+    }
+    let grown = program.resident().saturating_sub(before);
+    assert!(grown < SLACK_BYTES, "{grown} bytes more");
+    others_are_served(&program);
 }
 
 /// CONNECT of version 5 without Keep Alive.
