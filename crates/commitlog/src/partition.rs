@@ -152,13 +152,14 @@ impl Partition {
             offset,
             high_watermark,
         };
-        match read.batches(start, bytes_max) {
+        let found = match read.batches(start, bytes_max) {
             // An index that points wrong is no reason to fail: the segment itself says where.
-            Err(ReadError::Damaged { .. }) | Ok(None) if start > 0 => {
-                read.batches(0, bytes_max).map(Option::unwrap_or_default)
-            }
-            found => found.map(Option::unwrap_or_default),
-        }
+            Err(ReadError::Damaged { .. }) | Ok(None) if start > 0 => read.batches(0, bytes_max),
+            found => found,
+        };
+        // What is committed is there: a base offset must be damaged.
+        let (need, have) = (HEADER_LEN, 0);
+        found?.ok_or_else(|| read.damaged(segment.len(), BatchError::Truncated { need, have }))
     }
 
     /// The records of one [`read`](Self::read), from `offset` on.

@@ -461,6 +461,24 @@ fn what_is_whole_before_damage_is_still_served() {
 }
 
 #[test]
+fn a_last_batch_with_a_damaged_base_offset_is_damage_not_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let partition = create(&log, "t", 1)[0];
+    for _ in 0..3 {
+        log.commit(unit([record(partition, b"x")])).unwrap();
+    }
+    let path = dir.path().join("data/log/t-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The third batch says that it is the first: it looks as if it lay before what is asked for.
+    let third = bytes.len() / 3 * 2;
+    bytes[third + 7] = 0;
+    std::fs::write(&path, bytes).unwrap();
+    let read = log.partition(partition).unwrap().read(2, 1000);
+    assert!(matches!(read, Err(ReadError::Damaged { .. })), "{read:?}");
+}
+
+#[test]
 fn lost_indexes_are_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
