@@ -5,8 +5,8 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
+use std::time::Instant;
 
 use anyhow::Context;
 use headwater_commitlog::fs::RealFs;
@@ -17,7 +17,7 @@ use headwater_commitlog::{
 
 const PARTITIONS: u32 = 4;
 const UNITS_A_SUBMIT: u64 = 50;
-const PENDING_BYTES_MAX: u64 = 16 << 20;
+const PENDING_BYTES_MAX: usize = 16 << 20;
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -52,9 +52,15 @@ fn main() -> anyhow::Result<()> {
     let body = RecordBody::new(Some(b"device-0001"), Some(&vec![b'x'; value_len]), []);
     let produced = batch.map(|count| make_batch(&body, count)).transpose()?;
     let (wall, cpu) = (Instant::now(), cpu_seconds()?);
-    let answered = Arc::new(AtomicU64::new(0));
-    let mut sent = 0;
-    while sent < records {
+    let (sender, answers) = channel();
+    let (mut sent, mut pending_bytes, mut answered) = (0, 0, 0);
+    while sent < records || pending_bytes > 0 {
+        if sent >= records || pending_bytes > PENDING_BYTES_MAX {
+            let (bytes, good): (usize, usize) = answers.recv()?;
+            pending_bytes -= bytes;
+            answered += good as u64;
+            continue;
+        }
         let units: Vec<Unit> = (0..UNITS_A_SUBMIT)
             .map(|number| {
                 let next = usize::try_from((sent + number) % u64::from(PARTITIONS)).unwrap_or(0);
@@ -72,23 +78,20 @@ fn main() -> anyhow::Result<()> {
                 }
             })
             .collect();
-        let answered = Arc::clone(&answered);
+        let bytes = units.iter().map(Unit::size_bytes).sum();
+        let sender = sender.clone();
         let done = move |results: Vec<Result<_, _>>| {
             let good = results.iter().filter(|result| result.is_ok()).count();
-            answered.fetch_add(good as u64, Ordering::Relaxed);
+            // Received above until nothing is pending.
+            sender.send((bytes, good)).unwrap_or_default();
         };
         sent += UNITS_A_SUBMIT * batch.unwrap_or(1);
+        pending_bytes += bytes;
         log.submit(units, Box::new(done));
-        while log.pending_bytes() > PENDING_BYTES_MAX {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-    }
-    while log.pending_bytes() > 0 {
-        std::thread::sleep(Duration::from_micros(200));
     }
     let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
     let stats = log.stats();
-    let acknowledged = answered.load(Ordering::Relaxed) * batch.unwrap_or(1);
+    let acknowledged = answered * batch.unwrap_or(1);
     let million = acknowledged as f64 / 1e6;
     writeln!(
         std::io::stdout(),
