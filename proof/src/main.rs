@@ -1,7 +1,8 @@
 //! `headwater-proof`: drives a built program, hurts it, and judges what it did.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,21 +166,27 @@ impl ProgramArguments {
     }
 }
 
-/// The last line of a run, which ./test counts. False: something failed.
 #[expect(
     clippy::print_stdout,
     reason = "a command's answer goes to standard output"
 )]
+fn say(line: impl Display) {
+    println!("{line}");
+}
+
+/// The last line of a run, which ./test counts. False: something failed.
 fn result(passed: usize, failed: usize) -> bool {
-    println!("RESULT {passed} passed, {failed} failed");
+    say(format_args!("RESULT {passed} passed, {failed} failed"));
     failed == 0
 }
 
+/// The end of a run that would have failed with an error.
+fn passed(line: impl Display) -> bool {
+    say(line);
+    result(1, 0)
+}
+
 /// False: the judge complained.
-#[expect(
-    clippy::print_stdout,
-    reason = "a command's answer goes to standard output"
-)]
 fn run(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Load {
@@ -187,66 +194,37 @@ fn run(command: Command) -> anyhow::Result<bool> {
             seconds,
             rate,
             out,
-        } => {
-            std::fs::create_dir_all(&out)?;
-            let recorder = Arc::new(Recorder::create(&out.join("history.ndjson"))?);
-            let cast = Cast::standard(rate);
-            let run = "load";
-            let load = Load::start(mqtt, run, Arc::clone(&recorder), &cast, &mut || Ok(()))?;
-            std::thread::sleep(Duration::from_secs(seconds));
-            load.settle(&mut || Ok(()))?;
-            load.stop()?;
-            read_retained(mqtt, run, &recorder, &cast.retained_topics())?;
-            println!("{} events in {}", recorder.events()?.len(), out.display());
-            Ok(true)
-        }
+        } => load(mqtt, seconds, rate, &out),
         Command::Check {
             folder,
             routed_to,
             faults_min,
             acks_near_faults_min,
-        } => {
-            let evidence = Evidence::load(&folder)?;
-            let verdict = judge(
-                &evidence,
-                &Rules {
-                    routed_to,
-                    faults_min,
-                    acks_near_faults_min,
-                },
-            );
-            print!("{verdict}");
-            Ok(verdict.is_clean())
-        }
-        Command::Strace { program, sample } => {
-            let outcome = syscalls::run(&syscalls::Plan {
-                bench: program.bench()?,
-                sample,
-            })?;
-            println!(
-                "kill -9 at the Nth write-path call: {} fired, the deepest at call {}, {} not reached, {} acknowledged, {} failed",
-                outcome.fired, outcome.deepest, outcome.not_reached, outcome.acked, outcome.failed
-            );
-            let failed = usize::try_from(outcome.failed)?;
-            Ok(result(usize::try_from(outcome.fired)? - failed, failed))
-        }
+        } => check(
+            &folder,
+            &Rules {
+                routed_to,
+                faults_min,
+                acks_near_faults_min,
+            },
+        ),
+        Command::Kill9 {
+            program,
+            rounds,
+            rounds_per_life,
+            rate,
+        } => kill9(program, rounds, rounds_per_life, rate),
+        Command::Strace { program, sample } => strace(program.bench()?, sample),
         Command::Eio { program, times } => {
             let failed = usize::try_from(eio::run(&program.bench()?, times)?)?;
             // One more than asked for: the documents'.
             Ok(result(usize::try_from(times)? + 1 - failed, failed))
         }
-        Command::Enospc { program, tmpfs } => {
-            println!("{}", enospc::run(&program.bench()?, &tmpfs)?);
-            Ok(result(1, 0))
-        }
+        Command::Enospc { program, tmpfs } => Ok(passed(enospc::run(&program.bench()?, &tmpfs)?)),
         Command::Retention { program, each } => {
-            println!("{}", retention::run(&program.bench()?, each)?);
-            Ok(result(1, 0))
+            Ok(passed(retention::run(&program.bench()?, each)?))
         }
-        Command::Away { program, messages } => {
-            println!("{}", away::run(&program.bench()?, messages)?);
-            Ok(result(1, 0))
-        }
+        Command::Away { program, messages } => Ok(passed(away::run(&program.bench()?, messages)?)),
         Command::Broadcast {
             program,
             sessions,
@@ -256,50 +234,12 @@ fn run(command: Command) -> anyhow::Result<bool> {
                 sessions,
                 broadcasts,
             };
-            println!("{}", broadcast::run(&program.bench()?, plan)?);
-            Ok(result(1, 0))
+            Ok(passed(broadcast::run(&program.bench()?, plan)?))
         }
-        Command::Order { program } => {
-            let findings = order::run(&program.bench()?)?;
-            println!(
-                "slow syncs: {} acknowledged, the soonest after {} us; {} files and folders made",
-                findings.acked, findings.soonest_ack_micros, findings.made
-            );
-            for line in findings
-                .acked_before_sync
-                .iter()
-                .chain(&findings.folders_not_synced)
-                .take(20)
-            {
-                println!("BROKEN {line}");
-            }
-            let failed = usize::from(!findings.is_clean());
-            Ok(result(1 - failed, failed))
-        }
+        Command::Order { program } => slow_syncs(&program.bench()?),
         Command::Broken { program } => {
             let failed = usize::try_from(broken::run(&program.bench()?)?)?;
             Ok(result(broken::CHECKS - failed, failed))
-        }
-        Command::Kill9 {
-            program,
-            rounds,
-            rounds_per_life,
-            rate,
-        } => {
-            let outcome = kill9::run(&kill9::Plan {
-                program: Kind::Headwater {
-                    binary: program.binary.canonicalize().context("--binary")?,
-                },
-                rounds,
-                rounds_per_life,
-                messages_per_second: rate,
-                folder: program.out,
-                environment: Vec::new(),
-                stop_at_first: false,
-            })?;
-            println!("{}", outcome.line("headwater"));
-            let failed = outcome.failed_lives();
-            Ok(result(outcome.lives.len() - failed, failed))
         }
         Command::Mosquitto {
             binary,
@@ -308,26 +248,111 @@ fn run(command: Command) -> anyhow::Result<bool> {
             rate,
             autosave_on_changes,
         } => {
-            let outcome = kill9::run(&kill9::Plan {
-                program: Kind::Mosquitto {
-                    binary,
-                    autosave_on_changes,
-                },
-                rounds,
-                // It does not come back with what it had: each round is a life of its own.
-                rounds_per_life: 1,
-                messages_per_second: rate,
-                folder: out,
-                environment: Vec::new(),
-                stop_at_first: false,
-            })?;
-            let name = if autosave_on_changes {
-                "mosquitto, autosave_on_changes"
-            } else {
-                "mosquitto"
+            let kind = Kind::Mosquitto {
+                binary,
+                autosave_on_changes,
             };
-            println!("{}", outcome.line(name));
-            Ok(outcome.lives.iter().all(|life| life.broken.is_none()))
+            beside(kind, out, rounds, rate)
         }
     }
+}
+
+fn load(mqtt: SocketAddr, seconds: u64, rate: u32, out: &Path) -> anyhow::Result<bool> {
+    std::fs::create_dir_all(out)?;
+    let recorder = Arc::new(Recorder::create(&out.join("history.ndjson"))?);
+    let cast = Cast::standard(rate);
+    let run = "load";
+    let load = Load::start(mqtt, run, Arc::clone(&recorder), &cast, &mut || Ok(()))?;
+    std::thread::sleep(Duration::from_secs(seconds));
+    load.settle(&mut || Ok(()))?;
+    load.stop()?;
+    read_retained(mqtt, run, &recorder, &cast.retained_topics())?;
+    let count = recorder.events()?.len();
+    say(format_args!("{count} events in {}", out.display()));
+    Ok(true)
+}
+
+fn check(folder: &Path, rules: &Rules) -> anyhow::Result<bool> {
+    let verdict = judge(&Evidence::load(folder)?, rules);
+    say(&verdict);
+    Ok(verdict.is_clean())
+}
+
+fn kill9(
+    program: ProgramArguments,
+    rounds: u32,
+    rounds_per_life: u32,
+    messages_per_second: u32,
+) -> anyhow::Result<bool> {
+    let outcome = kill9::run(&kill9::Plan {
+        program: Kind::Headwater {
+            binary: program.binary.canonicalize().context("--binary")?,
+        },
+        rounds,
+        rounds_per_life,
+        messages_per_second,
+        folder: program.out,
+        environment: Vec::new(),
+        stop_at_first: false,
+    })?;
+    say(outcome.line("headwater"));
+    let failed = outcome.failed_lives();
+    Ok(result(outcome.lives.len() - failed, failed))
+}
+
+fn strace(bench: Bench, sample: Option<u32>) -> anyhow::Result<bool> {
+    let outcome = syscalls::run(&syscalls::Plan { bench, sample })?;
+    say(format_args!(
+        "kill -9 at the Nth write-path call: {} fired, the deepest at call {}, {} not reached, {} acknowledged, {} failed",
+        outcome.fired, outcome.deepest, outcome.not_reached, outcome.acked, outcome.failed
+    ));
+    let failed = usize::try_from(outcome.failed)?;
+    Ok(result(usize::try_from(outcome.fired)? - failed, failed))
+}
+
+fn slow_syncs(bench: &Bench) -> anyhow::Result<bool> {
+    let findings = order::run(bench)?;
+    say(format_args!(
+        "slow syncs: {} acknowledged, the soonest after {} us; {} files and folders made",
+        findings.acked, findings.soonest_ack_micros, findings.made
+    ));
+    let broken = findings.acked_before_sync.iter();
+    for line in broken.chain(&findings.folders_not_synced).take(20) {
+        say(format_args!("BROKEN {line}"));
+    }
+    let failed = usize::from(!findings.is_clean());
+    Ok(result(1 - failed, failed))
+}
+
+/// What it loses does not fail the run; that it cannot be run does.
+fn beside(
+    program: Kind,
+    folder: PathBuf,
+    rounds: u32,
+    messages_per_second: u32,
+) -> anyhow::Result<bool> {
+    let autosave = matches!(
+        program,
+        Kind::Mosquitto {
+            autosave_on_changes: true,
+            ..
+        }
+    );
+    let outcome = kill9::run(&kill9::Plan {
+        program,
+        rounds,
+        // It does not come back with what it had: each round is a life of its own.
+        rounds_per_life: 1,
+        messages_per_second,
+        folder,
+        environment: Vec::new(),
+        stop_at_first: false,
+    })?;
+    let name = if autosave {
+        "mosquitto, autosave_on_changes"
+    } else {
+        "mosquitto"
+    };
+    say(outcome.line(name));
+    Ok(outcome.lives.iter().all(|life| life.broken.is_none()))
 }
