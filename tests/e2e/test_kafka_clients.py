@@ -62,6 +62,16 @@ def test_aiokafka_produces_and_reads_in_a_group(binary):
         round_trip("aiokafka", [python("paho1"), CLIENTS / "aiokafka_roundtrip.py"], "aiokafka-group")
 
 
+def test_confluent_kafka_administers_seeks_and_rebalances(binary):
+    with server(binary):
+        check("ok" in output(python("paho1"), CLIENTS / "confluent_admin.py", KAFKA, seconds=150), "confluent_admin.py")
+
+
+def test_aiokafka_members_share_and_take_over(binary):
+    with server(binary):
+        check("ok" in output(python("paho1"), CLIENTS / "aiokafka_members.py", KAFKA, seconds=150), "aiokafka_members.py")
+
+
 def test_kafkajs_produces_and_reads_in_a_group(binary):
     with server(binary):
         round_trip("kafkajs", ["node", CLIENTS / "kafkajs" / "roundtrip.js"], "kafkajs-group")
@@ -95,6 +105,11 @@ def test_java_console_clients_and_lags_that_survive_a_restart(binary):
                     "--timeout-ms", "30000")
         check(sorted(text.splitlines()) == ["and another", "one more"], f"the group went on with:\n{text}")
 
+        ends = tool("org.apache.kafka.tools.GetOffsetShell", *boot, "--topic", "java").split()
+        check(sum(int(end.split(":")[2]) for end in ends) == COUNT + 2, f"kafka-get-offsets: {ends}")
+        tool("ConsumerGroupCommand", *boot, "--delete", "--group", "java-group")
+        groups = tool("ConsumerGroupCommand", *boot, "--list").split()
+        check("java-group" not in groups, f"kafka-consumer-groups --list after --delete: {groups}")
         tool("TopicCommand", *boot, "--delete", "--topic", "java")
         until("the topic is gone", lambda: "java" not in tool("TopicCommand", *boot, "--list").split())
 

@@ -1,4 +1,6 @@
-"""confluent-kafka: admin, idempotent produce, groups that commit, seek by time, rebalance."""
+"""librdkafka's whole range: confluent_admin.py BOOTSTRAP makes, changes and deletes topics, produces idempotently with every
+compression, reads in groups that commit and share, seeks by time, deletes records, and is refused what is not served. Ends
+with 0, or with a sentence and 1."""
 
 import sys
 import time
@@ -16,7 +18,7 @@ deadline = time.monotonic() + 120
 
 def check(holds, what):
     if not holds:
-        sys.exit(f"confluent.py: {what}")
+        sys.exit(f"confluent_admin.py: {what}")
 
 
 def consumer(group, **more):
@@ -45,6 +47,14 @@ try:
     check(False, "a topic was created twice")
 except KafkaException as error:
     check(error.args[0].name() == "TOPIC_ALREADY_EXISTS", f"created twice: {error}")
+
+# Nothing compacts yet, so that it must not be promised.
+try:
+    admin.create_topics([NewTopic(f"{name}-compacted", 1, 1, config={"cleanup.policy": "compact"})])[f"{name}-compacted"].result(10)
+    check(False, "a compacted topic was promised")
+except KafkaException as error:
+    check(error.args[0].name() == "INVALID_CONFIG" and "compaction" in error.args[0].str(), f"compacted: {error}")
+check(not [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith("__")], "internal topics are listed")
 
 produced = []
 for codec in ["none", "gzip", "snappy", "lz4", "zstd"]:

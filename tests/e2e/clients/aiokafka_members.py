@@ -1,4 +1,5 @@
-"""aiokafka: produce, a group that commits and goes on, two members, seek by time."""
+"""aiokafka: aiokafka_members.py BOOTSTRAP produces, reads in a group that goes on where it was, shares partitions between two
+members and takes them over, seeks by time. Ends with 0, or with a sentence and 1."""
 
 import asyncio
 import sys
@@ -13,7 +14,7 @@ name = f"aio-{uuid.uuid4().hex[:8]}"
 
 def check(holds, what):
     if not holds:
-        sys.exit(f"aio.py: {what}")
+        sys.exit(f"aiokafka_members.py: {what}")
 
 
 def consumer(group):
