@@ -130,6 +130,36 @@ async fn request_without_room_waits_unread_while_small_ones_go_on() {
 }
 
 #[tokio::test]
+async fn waiting_request_is_counted_with_what_its_arrays_cost() {
+    const TIMES: usize = 500;
+    let running = start(options()).await;
+    let mut reader = running.known().await;
+    let before = running.server.memory();
+    assert_eq!((before.requests_bytes, before.responses_bytes), (0, 0));
+    // The same empty partition so many times, 16 bytes each on the wire.
+    let one = fetch(0, 3_600_000);
+    let (head, partition) = one.split_at(28);
+    let mut body = head.to_vec();
+    body.truncate(24);
+    body.extend((TIMES as u32).to_be_bytes());
+    body.extend(partition.repeat(TIMES));
+    let length = body.len();
+    reader.send(1, 4, &body).await;
+    running
+        .until("frame and arrays are counted", |running| {
+            running.server.memory().requests_bytes > 2 * length
+        })
+        .await;
+    assert!(running.server.memory().requests_bytes < 5 * length);
+    drop(reader);
+    running
+        .until("all is given back", |running| {
+            running.server.memory().requests_bytes == 0
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn clients_that_do_not_read_hold_a_bounded_part_and_make_room_in_time() {
     let running = start(Options {
         responses_bytes_max: MIB,

@@ -192,6 +192,11 @@ fn check_says_what_is_wrong_and_where() {
             "3:",
             "database.collection",
         ),
+        (
+            "[[sink]]\nfrom = \"mqtt\"\ninto = \"a.system.users\"\n",
+            "1:",
+            "system.",
+        ),
     ] {
         home.configure(text);
         let answer = home.check();
