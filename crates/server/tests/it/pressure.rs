@@ -108,3 +108,52 @@ fn client_that_never_reads_is_closed_after_the_send_timeout() {
     idle.send(&[0xC0, 0]);
     assert_eq!(idle.packet().0, 0xD0, "who waits for nothing stays");
 }
+
+/// A CONNECT of 64 KiB that never becomes whole.
+fn long_connect() -> Vec<u8> {
+    let mut bytes = vec![0x10, 0xF0, 0xFF, 0x03];
+    bytes.extend(b"\0\x04MQTT\x05\xC2\0\0\0\0\x01a\xF0\x00");
+    bytes.resize(60 << 10, b'u');
+    bytes
+}
+
+#[test]
+fn strangers_cost_at_most_64_kib_and_5_s_each() {
+    let program = program(&[]);
+    others_are_served(&program);
+    let before = program.resident();
+    let begin = Instant::now();
+    let mut strangers: Vec<Wire> = (0..200).map(|_| Wire::open(program.mqtt())).collect();
+    for (index, stranger) in strangers.iter_mut().enumerate() {
+        match index % 4 {
+            // Nothing at all; the first byte; much of it; and a length that is refused by its head.
+            0 => {}
+            1 => stranger.send(&[0x10]),
+            2 => stranger.send(&long_connect()),
+            _ => stranger.send(&[0x10, 0x81, 0x80, 0x04]),
+        }
+    }
+    for stranger in strangers.iter_mut().skip(3).step_by(4) {
+        assert_eq!(stranger.next(), None, "more than 64 KiB announced");
+    }
+    assert!(
+        begin.elapsed() < Duration::from_secs(4),
+        "by its head alone"
+    );
+    let grown = program.resident().saturating_sub(before);
+    assert!(grown < strangers.len() * (64 << 10), "{grown} bytes more");
+    assert!(grown > 50 * (60 << 10), "what they sent is held: {grown}");
+    for stranger in &mut strangers {
+        assert_eq!(stranger.next(), None);
+    }
+    let took = begin.elapsed();
+    assert!(
+        took >= Duration::from_secs(5),
+        "the time they have: {took:?}"
+    );
+    assert!(
+        took < Duration::from_secs(8),
+        "5 s and what a slow machine takes: {took:?}"
+    );
+    others_are_served(&program);
+}
