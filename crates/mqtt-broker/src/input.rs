@@ -15,10 +15,11 @@ use crate::{CommitId, Delivery, Message, Position, Receipt, Refusal};
 /// The time, read by the driver.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Now {
-    /// Monotonic, in milliseconds from any origin. Intervals are measured with it.
+    /// Monotonic, in milliseconds from any origin. Every interval and every expiry is measured with
+    /// it, so that a jump of the system's clock ends nothing early.
     pub mono_ms: u64,
-    /// Milliseconds since 1970. Expiry is reckoned with it, so derive it from one reading at start
-    /// plus the monotonic clock: then a jump of the system's clock expires nothing.
+    /// Milliseconds since 1970, as the system's clock says now: what is written down and read by
+    /// people, and what a restart reckons with.
     pub wall_ms: i64,
 }
 

@@ -28,8 +28,8 @@ pub struct Message {
     pub publisher: Arc<Publisher>,
     /// Arrival, wall clock.
     pub at_ms: i64,
-    /// End of its Message Expiry Interval, wall clock.
-    pub expires_ms: Option<i64>,
+    /// End of its Message Expiry Interval, as [`Now::mono_ms`].
+    pub expires_at: Option<u64>,
     /// Where it lies in the log already: nothing stores it again.
     pub stored: Option<Position>,
     /// It came out of the log (by `deliver`, or read back): no route takes it again.
@@ -50,14 +50,27 @@ impl Message {
     }
 
     pub(crate) fn is_expired(&self, now: Now) -> bool {
-        self.expires_ms.is_some_and(|at| at <= now.wall_ms)
+        self.expires_at.is_some_and(|at| at <= now.mono_ms)
     }
 
     /// Seconds left of the Message Expiry Interval [MQTT-3.3.2-6].
     pub(crate) fn expiry_left(&self, now: Now) -> Option<u32> {
-        let left_ms = self.expires_ms?.saturating_sub(now.wall_ms).max(0);
+        let left_ms = self.expires_at?.saturating_sub(now.mono_ms);
         // Rounded up, so that a message that is still alive never says zero.
-        Some(u32::try_from((left_ms + 999) / 1_000).unwrap_or(u32::MAX))
+        Some(u32::try_from(left_ms.div_ceil(1_000)).unwrap_or(u32::MAX))
+    }
+
+    /// Its Message Expiry Interval as published, in milliseconds.
+    pub(crate) fn expiry_ms(&self) -> Option<u64> {
+        let properties = self.properties.as_ref()?;
+        let seconds = properties.message_expiry_interval?;
+        Some(u64::from(seconds) * 1_000)
+    }
+
+    /// It arrives now: its Message Expiry Interval begins.
+    pub(crate) fn arrive(&mut self, now: Now) {
+        self.at_ms = now.wall_ms;
+        self.expires_at = self.expiry_ms().map(|ms| now.mono_ms + ms);
     }
 
     /// Bytes this message is counted with.

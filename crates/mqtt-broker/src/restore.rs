@@ -39,6 +39,7 @@ struct Parts {
 #[derive(Debug)]
 pub struct Restore {
     shared: Arc<Shared>,
+    now: Now,
     parts: FastMap<u64, Parts>,
     unreadable: u64,
 }
@@ -47,9 +48,12 @@ pub struct Restore {
 const RESTORED: u64 = 1 << 63;
 
 impl Restore {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    /// `now` is when what the log holds is taken up: what the wall clock says has passed since it
+    /// was written has passed.
+    pub fn new(shared: Arc<Shared>, now: Now) -> Self {
         Self {
             shared,
+            now,
             parts: FastMap::default(),
             unreadable: 0,
         }
@@ -66,7 +70,7 @@ impl Restore {
     fn take_row(&mut self, table: Table, key: &[u8], value: &Bytes) -> Option<()> {
         match table {
             Table::Retained => {
-                let message = rows::decode_retained(value)?;
+                let message = rows::decode_retained(value, self.now)?;
                 self.shared.retained.set(&Arc::new(message));
                 return Some(());
             }
@@ -81,10 +85,11 @@ impl Restore {
             | Table::Outbound
             | Table::Floors => {}
         }
+        let now = self.now;
         let (number, rest) = rows::split_key(key)?;
         let parts = self.parts.entry(number).or_default();
         match table {
-            Table::Sessions => parts.row = Some(rows::decode_session(value)?),
+            Table::Sessions => parts.row = Some(rows::decode_session(value, now)?),
             Table::Subscriptions => {
                 let (options, id) = rows::decode_subscription(value)?;
                 let filter = std::str::from_utf8(rest).ok()?.into();
@@ -148,7 +153,7 @@ impl Restore {
     }
 
     /// The first Inputs of each shard, before any connection is opened.
-    pub fn finish(mut self, now: Now) -> Vec<Vec<Input>> {
+    pub fn finish(mut self) -> Vec<Vec<Input>> {
         let shards = self.shared.shards.max(1);
         let mut numbers: Vec<u64> = self.parts.keys().copied().collect();
         numbers.sort_unstable();
@@ -157,7 +162,7 @@ impl Restore {
             self.shared.number_used(number);
             let home = usize::try_from(number % shards as u64).unwrap_or(0);
             let parts = self.parts.remove(&number);
-            let session = parts.and_then(|parts| self.session(now, number, home, parts));
+            let session = parts.and_then(|parts| self.session(number, home, parts));
             if let (Some(session), Some(inputs)) = (session, inputs.get_mut(home)) {
                 let message = ShardMessage(Between::Restored(Box::new(session)));
                 inputs.push(Input::FromShard(message));
@@ -167,7 +172,8 @@ impl Restore {
     }
 
     /// A Session from its rows, in the directory and the tree.
-    fn session(&self, now: Now, number: u64, home: usize, mut parts: Parts) -> Option<Session> {
+    fn session(&self, number: u64, home: usize, mut parts: Parts) -> Option<Session> {
+        let now = self.now;
         let row = parts.row.take()?;
         let publisher = Arc::new(row.publisher);
         let persistent = row.expiry_seconds > 0;

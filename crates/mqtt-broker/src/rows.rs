@@ -12,7 +12,7 @@ use headwater_mqtt_codec::{
 };
 
 use crate::owed::{put_varint, take_u8, take_varint};
-use crate::{Change, Message, Publisher, Table};
+use crate::{Change, Message, Now, Publisher, Table};
 
 const VERSION: u8 = 1;
 
@@ -135,7 +135,7 @@ pub(crate) fn session(number: u64, session: &SessionRow) -> Change {
     row(Table::Sessions, key(number, &[]), Some(value))
 }
 
-pub(crate) fn decode_session(value: &Bytes) -> Option<SessionRow> {
+pub(crate) fn decode_session(value: &Bytes, now: Now) -> Option<SessionRow> {
     let mut bytes = &value[..];
     let bytes = &mut bytes;
     take_version(bytes)?;
@@ -150,7 +150,7 @@ pub(crate) fn decode_session(value: &Bytes) -> Option<SessionRow> {
         let delay_seconds = take_u32(bytes)?;
         Some(WillRow {
             delay_seconds,
-            message: Arc::new(take_message(bytes, value)?),
+            message: Arc::new(take_message(bytes, value, now)?),
         })
     } else {
         None
@@ -309,11 +309,11 @@ pub(crate) fn retained(message: &Message) -> Change {
     )
 }
 
-pub(crate) fn decode_retained(value: &Bytes) -> Option<Message> {
+pub(crate) fn decode_retained(value: &Bytes, now: Now) -> Option<Message> {
     let mut bytes = &value[..];
     let bytes = &mut bytes;
     take_version(bytes)?;
-    take_message(bytes, value)
+    take_message(bytes, value, now)
 }
 
 /// Who, when, until when, then the message as an MQTT 5.0 PUBLISH.
@@ -321,8 +321,12 @@ fn put_message(out: &mut BytesMut, message: &Message) {
     put_bytes(out, message.publisher.client.as_bytes());
     put_bytes(out, message.publisher.principal.as_bytes());
     out.put_i64(message.at_ms);
-    out.put_u8(u8::from(message.expires_ms.is_some()));
-    out.put_i64(message.expires_ms.unwrap_or(0));
+    // By the wall clock, which a restart has.
+    let expires_ms = (message.expiry_ms().and_then(|ms| i64::try_from(ms).ok()))
+        .filter(|_| message.expires_at.is_some())
+        .map(|ms| message.at_ms.saturating_add(ms));
+    out.put_u8(u8::from(expires_ms.is_some()));
+    out.put_i64(expires_ms.unwrap_or(0));
     let (packet_id, dup) = (PacketId(std::num::NonZeroU16::MIN), false);
     let view = PublishRef {
         delivery: match message.qos {
@@ -349,7 +353,7 @@ fn put_message(out: &mut BytesMut, message: &Message) {
 }
 
 /// `bytes` is the rest of `value`, whose memory the message shares.
-fn take_message(bytes: &mut &[u8], value: &Bytes) -> Option<Message> {
+fn take_message(bytes: &mut &[u8], value: &Bytes, now: Now) -> Option<Message> {
     let publisher = Arc::new(Publisher {
         client: take_str(bytes)?,
         principal: take_str(bytes)?,
@@ -362,7 +366,7 @@ fn take_message(bytes: &mut &[u8], value: &Bytes) -> Option<Message> {
     let Ok(Some(Packet::Publish(publish))) = decoder.decode(&mut packet) else {
         return None;
     };
-    Some(Message {
+    let mut message = Message {
         qos: publish.qos(),
         topic: publish.topic,
         payload: publish.payload,
@@ -370,14 +374,22 @@ fn take_message(bytes: &mut &[u8], value: &Bytes) -> Option<Message> {
         properties: publish.properties,
         publisher,
         at_ms,
-        expires_ms: expires.then_some(expires_ms),
+        expires_at: None,
         stored: None,
         from_log: false,
-    })
+    };
+    if expires {
+        let left_ms = u64::try_from(expires_ms.saturating_sub(now.wall_ms)).unwrap_or(0);
+        // Where the wall clock was set back meanwhile, it lives as if it came now, not longer.
+        let left_ms = left_ms.min(message.expiry_ms().unwrap_or(u64::MAX));
+        message.expires_at = Some(now.mono_ms.saturating_add(left_ms));
+    }
+    Some(message)
 }
 
 #[cfg(test)]
 mod tests {
+    use headwater_mqtt_codec::PublishProperties;
     use proptest::prelude::*;
 
     use super::*;
@@ -399,11 +411,15 @@ mod tests {
                 principal: "p".into(),
             }),
             at_ms: 5,
-            expires_ms: Some(9),
+            expires_at: None,
             stored: None,
             from_log: false,
         };
-        let back = decode_retained(&value(retained(&message))).unwrap();
+        let now = Now {
+            mono_ms: 7_000,
+            wall_ms: 3_000,
+        };
+        let back = decode_retained(&value(retained(&message)), now).unwrap();
         assert_eq!(format!("{back:?}"), format!("{message:?}"));
         let empty = Message {
             payload: Bytes::new(),
@@ -426,8 +442,52 @@ mod tests {
                 message: Arc::new(message),
             }),
         };
-        let back = decode_session(&value(session(1, &row))).unwrap();
+        let back = decode_session(&value(session(1, &row)), now).unwrap();
         assert_eq!(format!("{back:?}"), format!("{row:?}"));
+    }
+
+    #[test]
+    fn expiry_goes_by_the_wall_clock_over_a_restart() {
+        let mut message = Message {
+            topic: "a".parse().unwrap(),
+            payload: Bytes::from_static(b"x"),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: Some(Box::new(PublishProperties {
+                message_expiry_interval: Some(60),
+                ..PublishProperties::default()
+            })),
+            publisher: Arc::new(Publisher {
+                client: "c".into(),
+                principal: "p".into(),
+            }),
+            at_ms: 0,
+            expires_at: None,
+            stored: None,
+            from_log: false,
+        };
+        let at = |mono_ms, wall_ms| Now { mono_ms, wall_ms };
+        message.arrive(at(500_000, 1_000_000));
+        let row = value(retained(&message));
+        for (wall_ms, left_ms, why) in [
+            (1_000_000, 60_000, "at once"),
+            (1_020_000, 40_000, "20 s later"),
+            (1_060_000, 0, "too late"),
+            (
+                9_000_000,
+                0,
+                "or the clock was set forward while it was down",
+            ),
+            (
+                1,
+                60_000,
+                "the clock was set back: not longer than its interval",
+            ),
+        ] {
+            let back = decode_retained(&row, at(3_000, wall_ms)).unwrap();
+            assert_eq!(back.expires_at, Some(3_000 + left_ms), "{why}");
+            assert_eq!(back.at_ms, 1_000_000);
+        }
     }
 
     proptest! {
@@ -440,8 +500,8 @@ mod tests {
         #[test]
         fn decoding_is_total(bytes: Vec<u8>) {
             let bytes = Bytes::from(bytes);
-            let _ = decode_session(&bytes);
-            let _ = decode_retained(&bytes);
+            let _ = decode_session(&bytes, Now::default());
+            let _ = decode_retained(&bytes, Now::default());
             let _ = decode_subscription(&bytes);
             let _ = decode_floor(&bytes);
             let _ = decode_outbound(&bytes);

@@ -263,7 +263,7 @@ impl World {
         for shard in &mut self.shards {
             shard.forgets_packet_ids = self.forgets_packet_ids;
         }
-        let mut restore = Restore::new(self.shared.clone());
+        let mut restore = Restore::new(self.shared.clone(), self.now);
         for ((table, key), value) in &self.log.tables {
             restore.row(*table, key, value);
         }
@@ -277,7 +277,7 @@ impl World {
             }
         }
         assert_eq!(restore.unreadable(), 0);
-        for (inbox, inputs) in self.inboxes.iter_mut().zip(restore.finish(self.now)) {
+        for (inbox, inputs) in self.inboxes.iter_mut().zip(restore.finish()) {
             *inbox = inputs.into();
         }
     }

@@ -24,7 +24,7 @@ use anyhow::Context;
 use headwater_commitlog::{Log, PartitionId};
 use headwater_mqtt_broker as broker;
 
-pub(crate) use clock::wall_ms;
+pub(crate) use clock::{Timeline, wall_ms};
 pub(crate) use convert::{incoming, message};
 pub(crate) use doors::accept;
 pub(crate) use injections::{Injected, Injections};
@@ -108,12 +108,8 @@ impl Mqtt {
             policy: Box::new(broker::AllowAll),
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
         }));
-        let epoch = std::time::Instant::now();
-        let now = broker::Now {
-            mono_ms: 0,
-            wall_ms: wall_ms(),
-        };
-        let restored = restore::restore(&log, &shared, internal.owed, now)?;
+        let timeline = Arc::new(Timeline::new());
+        let restored = restore::restore(&log, &shared, internal.owed, timeline.now())?;
         let inboxes: Arc<[Inbox<Mail>]> = (0..shards).map(|_| Inbox::new()).collect();
         for (inputs, inbox) in restored.into_iter().zip(inboxes.iter()) {
             inbox.put(inputs.into_iter().map(Mail::Input));
@@ -128,14 +124,15 @@ impl Mqtt {
             rules,
             internal,
         ));
-        let (loader, _loading) = Loader::start(log.clone(), Arc::clone(&inboxes))?;
+        let (loader, _loading) =
+            Loader::start(log.clone(), Arc::clone(&inboxes), Arc::clone(&timeline))?;
         let counters = Arc::new(Counters {
             broker: Mutex::new(vec![broker::Counts::default(); shards]),
             ..Counters::default()
         });
         let retirements = Arc::new(Retirements::start(log, Arc::clone(&inboxes), internal)?);
         let common = Arc::new(Common {
-            epoch,
+            timeline,
             inboxes,
             committer,
             loader,

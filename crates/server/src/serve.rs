@@ -228,6 +228,7 @@ impl House {
             Arc::clone(&self.mqtt.common.inboxes),
             Arc::clone(&signals.delivers),
             Arc::clone(&running.delivers),
+            Arc::clone(&self.mqtt.common.timeline),
         );
         let housekeeping = Housekeeping::new(
             self.log.clone(),

@@ -193,21 +193,19 @@ impl Shard {
     fn publication(&mut self, now: Now, slot: usize, publish: &mut Publish) -> Option<Publication> {
         let session = self.sessions.get(slot)?;
         let properties = publish.properties.take();
-        let expiry = properties
-            .as_ref()
-            .and_then(|all| all.message_expiry_interval);
-        let message = Message {
+        let mut message = Message {
             topic: std::mem::take(&mut publish.topic),
             payload: std::mem::take(&mut publish.payload),
             qos: publish.qos(),
             retain: publish.retain,
             properties,
             publisher: session.publisher.clone(),
-            at_ms: now.wall_ms,
-            expires_ms: expiry.map(|seconds| now.wall_ms + i64::from(seconds) * 1_000),
+            at_ms: 0,
+            expires_at: None,
             stored: None,
             from_log: false,
         };
+        message.arrive(now);
         let number = session.number();
         Some(self.find_subscribers(message, Some(number)))
     }

@@ -34,7 +34,7 @@ pub(crate) fn will_row(will: Will, publisher: &Arc<Publisher>) -> WillRow {
         properties,
         publisher: publisher.clone(),
         at_ms: 0,
-        expires_ms: None,
+        expires_at: None,
         stored: None,
         from_log: false,
     };
@@ -62,12 +62,7 @@ impl Shard {
         };
         session.will_at = None;
         let mut message = (*will.message).clone();
-        message.at_ms = now.wall_ms;
-        let expiry = message
-            .properties
-            .as_ref()
-            .and_then(|all| all.message_expiry_interval);
-        message.expires_ms = expiry.map(|seconds| now.wall_ms + i64::from(seconds) * 1_000);
+        message.arrive(now);
         if self.may_publish(slot, &message.topic).is_err() {
             self.counts.refused += 1;
             return self.change_rows(changes, Some(slot), then);

@@ -502,3 +502,57 @@ fn a_bug_behind_a_commit_ends_one_connection_and_no_more() {
     assert_eq!(exchange(&mut world, other, &publish), hex("40 02 0001"));
     assert_eq!(world.shards[0].pending_commits(), 0);
 }
+
+#[test]
+fn a_clock_that_is_set_expires_nothing_early_and_keeps_nothing_longer() {
+    for jump_ms in [3_600_000, -3_600_000] {
+        let mut world = World::new(1, Limits::default());
+        // A session that lives for 100 s with a Will after 50 s, owed a message of 20 s.
+        let connect = connect_v5(
+            's',
+            "04",
+            "05 11 00000064",
+            "05 18 00000032 0001 77 0001 78",
+        );
+        let away = live(&mut world, 0, &connect);
+        exchange(&mut world, away, &hex("82 07 0001 00 0001 61 01"));
+        world.cut(away);
+        let other = live(&mut world, 0, &connect_v5('o', "02", "00", ""));
+        exchange(&mut world, other, &hex("82 07 0001 00 0001 77 00"));
+        exchange(
+            &mut world,
+            other,
+            &hex("33 0c 0001 61 0001 05 02 00000014 78"),
+        );
+        world.now.wall_ms += jump_ms;
+        world.pass(19_000);
+        world.run();
+        let answer = exchange(&mut world, other, &hex("82 07 0002 00 0001 61 00"));
+        let retained = hex("31 0a 0001 61 05 02 00000001 78");
+        assert!(answer.ends_with(&retained), "{jump_ms}: {answer:02x?}");
+        let back = world.open(0);
+        let answer = exchange(&mut world, back, &connect);
+        let owed = hex("32 0c 0001 61 0001 05 02 00000001 78");
+        assert!(answer.ends_with(&owed), "{jump_ms}: {answer:02x?}");
+        exchange(&mut world, back, &hex("40 02 0001"));
+        world.cut(back);
+        world.run();
+        world.pass(2_000);
+        let answer = exchange(&mut world, other, &hex("82 07 0003 00 0001 61 00"));
+        assert_eq!(answer, hex("90 04 0003 00 00"), "{jump_ms}: 20 s are over");
+        world.run();
+        world.read(other);
+        world.pass(47_000);
+        world.run();
+        assert_eq!(world.read(other), hex(""), "{jump_ms}: the Will waits");
+        world.pass(2_000);
+        world.run();
+        assert_eq!(world.read(other), hex("30 05 0001 77 00 78"), "{jump_ms}");
+        world.pass(48_000);
+        world.run();
+        assert_eq!(world.log.rows(Table::Sessions), 1, "{jump_ms}");
+        world.pass(2_000);
+        world.run();
+        assert_eq!(world.log.rows(Table::Sessions), 0, "{jump_ms}");
+    }
+}

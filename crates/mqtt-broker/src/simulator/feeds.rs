@@ -32,7 +32,7 @@ fn retain(world: &World, topic: &str, sequence: u64, qos: QoS) {
             principal: "anonymous".into(),
         }),
         at_ms: 0,
-        expires_ms: None,
+        expires_at: None,
         stored: None,
         from_log: false,
     };

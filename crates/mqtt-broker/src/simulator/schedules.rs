@@ -146,7 +146,7 @@ impl Schedule {
                 principal: "anonymous".into(),
             }),
             at_ms: self.world.now.wall_ms,
-            expires_ms: None,
+            expires_at: None,
             stored: None,
             from_log: false,
         };

@@ -22,7 +22,7 @@ use tracing::{error, warn};
 use super::{Current, Signal, Troubles, dead_letters, positions};
 use crate::mqtt::inbox::Inbox;
 use crate::mqtt::shard::Mail;
-use crate::mqtt::{Injected, Injections, message};
+use crate::mqtt::{Injected, Injections, Timeline, message};
 
 /// Records of one lane that may be on their way at once.
 const WINDOW: u64 = 1_000;
@@ -95,6 +95,7 @@ pub(crate) struct Delivers {
     inboxes: Arc<[Inbox<Mail>]>,
     signal: Arc<Signal>,
     counters: Arc<DeliverCounters>,
+    timeline: Arc<Timeline>,
     ways: HashMap<LaneKey, Way>,
     answers: (Sender<Answer>, Receiver<Answer>),
 }
@@ -107,6 +108,7 @@ impl Delivers {
         inboxes: Arc<[Inbox<Mail>]>,
         signal: Arc<Signal>,
         counters: Arc<DeliverCounters>,
+        timeline: Arc<Timeline>,
     ) -> Self {
         let (ways, answers) = (HashMap::new(), channel());
         let mut delivers = Self {
@@ -116,6 +118,7 @@ impl Delivers {
             inboxes,
             signal,
             counters,
+            timeline,
             ways,
             answers,
         };
@@ -260,7 +263,7 @@ impl Delivers {
                 return busy;
             }
             let rendered = deliver.render(&record).and_then(|outgoing| {
-                message(&outgoing, None).map_err(|_| Rejected::Header {
+                message(&outgoing, None, &self.timeline).map_err(|_| Rejected::Header {
                     header: "a text that MQTT cannot carry",
                 })
             });
@@ -497,6 +500,7 @@ mod tests {
             Arc::from([]),
             Arc::default(),
             Arc::default(),
+            Arc::new(Timeline::new()),
         );
         assert_eq!(log.retention_due(wall_ms()), []);
     }

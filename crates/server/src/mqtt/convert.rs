@@ -10,6 +10,8 @@ use headwater_bridge::{Incoming, Outgoing, Properties};
 use headwater_mqtt_broker::{Message, Position, Publisher};
 use headwater_mqtt_codec::{Binary, FieldError, PayloadFormat, PublishProperties, QoS, Text};
 
+use super::Timeline;
+
 /// Who publishes what did not come over a connection.
 const NOBODY: &str = "anonymous";
 
@@ -45,18 +47,22 @@ fn properties(all: &PublishProperties) -> Properties<'_> {
 }
 
 /// The broker's message of what a record says. `stored` is where the record lies, when the message
-/// is just that record. Fails where a text is no MQTT text.
+/// is just that record. Its Message Expiry Interval began when the record was written. Fails where a text is no MQTT text.
 pub(crate) fn message(
     outgoing: &Outgoing<'_>,
     stored: Option<Position>,
+    timeline: &Timeline,
 ) -> Result<Message, FieldError> {
     let all = &outgoing.properties;
     let properties = (*all != Properties::default())
         .then(|| own_properties(all))
         .transpose()?;
-    let expires_ms = all
-        .expiry_s
-        .map(|s| outgoing.at_ms.saturating_add(i64::from(s) * 1_000));
+    let expires_at = all.expiry_s.map(|seconds| {
+        let now = timeline.now();
+        let age_ms = timeline.age_ms(now, outgoing.at_ms);
+        let left_ms = (u64::from(seconds) * 1_000).saturating_sub(age_ms);
+        now.mono_ms.saturating_add(left_ms)
+    });
     Ok(Message {
         topic: Text::try_from(outgoing.topic.as_ref())?,
         payload: outgoing.payload.clone(),
@@ -68,7 +74,7 @@ pub(crate) fn message(
             principal: NOBODY.into(),
         }),
         at_ms: outgoing.at_ms,
-        expires_ms,
+        expires_at,
         stored,
         from_log: true,
     })
@@ -95,4 +101,50 @@ fn own_properties(all: &Properties<'_>) -> Result<PublishProperties, FieldError>
         content_type: text(all.content_type)?,
         user_properties: user.into_iter().collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::mqtt::clock::tests::Told;
+
+    /// What is left of a message that was written at `at_ms` to live for a minute.
+    fn left_ms(timeline: &Timeline, at_ms: i64) -> u64 {
+        let outgoing = Outgoing {
+            topic: Cow::Borrowed("a"),
+            payload: Bytes::from_static(b"x"),
+            qos: 1,
+            retain: false,
+            client: None,
+            at_ms,
+            properties: Properties {
+                expiry_s: Some(60),
+                ..Properties::default()
+            },
+            headers_left_out: 0,
+        };
+        let message = message(&outgoing, None, timeline).unwrap();
+        message.expires_at.unwrap() - timeline.now().mono_ms
+    }
+
+    #[test]
+    fn what_is_owed_lives_as_long_as_it_was_sent_for_although_the_clock_is_set() {
+        let told = Told::default();
+        told.jump(1_000_000_000);
+        let timeline = told.timeline();
+        told.pass(5_000);
+        let at_ms = timeline.now().wall_ms;
+        told.pass(10_000);
+        assert_eq!(left_ms(&timeline, at_ms), 50_000);
+        told.jump(3_600_000);
+        assert_eq!(left_ms(&timeline, at_ms), 50_000, "an hour forward");
+        told.jump(-7_200_000);
+        assert_eq!(left_ms(&timeline, at_ms), 50_000, "and two back");
+        told.pass(49_999);
+        assert_eq!(left_ms(&timeline, at_ms), 1);
+        told.pass(2);
+        assert_eq!(left_ms(&timeline, at_ms), 0, "and no longer");
+    }
 }

@@ -18,6 +18,7 @@ use headwater_mqtt_broker::{Input, LoadId, Loaded, Message, Position};
 use headwater_mqtt_codec::FieldError;
 use tracing::{info, warn};
 
+use super::clock::Timeline;
 use super::commits::from_broker;
 use super::convert::message;
 use super::inbox::Inbox;
@@ -47,11 +48,12 @@ impl Loader {
     pub(crate) fn start(
         log: Log,
         inboxes: Arc<[Inbox<Mail>]>,
+        timeline: Arc<Timeline>,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (requests, receiver) = channel();
         let thread = std::thread::Builder::new()
             .name("loader".to_owned())
-            .spawn(move || serve(&log, &inboxes, &receiver))?;
+            .spawn(move || serve(&log, &inboxes, &timeline, &receiver))?;
         Ok((
             Self {
                 requests: Mutex::new(requests),
@@ -96,10 +98,17 @@ pub(super) enum LoadError {
     Field(#[from] FieldError),
 }
 
-fn serve(log: &Log, inboxes: &[Inbox<Mail>], requests: &Receiver<Request>) {
+fn serve(log: &Log, inboxes: &[Inbox<Mail>], timeline: &Timeline, requests: &Receiver<Request>) {
     let mut failing = HashSet::new();
     while let Ok(request) = requests.recv() {
-        let items = read(log, &request.positions, request.bytes_max, &mut failing);
+        let run = Run::new(log);
+        let items = read(
+            run,
+            timeline,
+            &request.positions,
+            request.bytes_max,
+            &mut failing,
+        );
         if let Some(inbox) = inboxes.get(request.shard) {
             inbox.put([Mail::Input(Input::Loaded {
                 request: request.id,
@@ -111,15 +120,15 @@ fn serve(log: &Log, inboxes: &[Inbox<Mail>], requests: &Receiver<Request>) {
 
 /// What lies at `positions`, up to the first that fails. `failing` are those that failed before.
 fn read(
-    log: &Log,
+    mut run: Run<'_>,
+    timeline: &Timeline,
     positions: &[Position],
     bytes_max: usize,
     failing: &mut HashSet<Position>,
 ) -> Vec<Loaded> {
     let (mut items, mut bytes) = (Vec::new(), 0);
-    let mut run = Run::new(log);
     for &position in positions {
-        let item = match run.message(position) {
+        let item = match run.message(position, timeline) {
             Ok(Some(message)) => {
                 bytes += message.topic.len() + message.payload.len();
                 Loaded::Found(Arc::new(message))
@@ -164,11 +173,16 @@ impl<'l> Run<'l> {
     }
 
     /// `None` when the log has let it go.
-    fn message(&mut self, wanted: Position) -> Result<Option<Message>, LoadError> {
+    fn message(
+        &mut self,
+        wanted: Position,
+        timeline: &Timeline,
+    ) -> Result<Option<Message>, LoadError> {
         let Some(record) = self.record(wanted)? else {
             return Ok(None);
         };
-        Ok(Some(message(&read_owed(&record)?, Some(wanted))?))
+        let outgoing = read_owed(&record)?;
+        Ok(Some(message(&outgoing, Some(wanted), timeline)?))
     }
 
     /// As [`message`](Self::message).
@@ -279,9 +293,10 @@ mod tests {
         let partition = log.topic("t").unwrap().partitions[0];
         let first = append(&log, partition, b"1");
         let second = append(&log, partition, b"2");
-        let mut failing = HashSet::new();
+        let (timeline, mut failing) = (Timeline::new(), HashSet::new());
         let mut read = |positions: &[Position]| -> Vec<String> {
-            let items = read(&log, positions, 1 << 20, &mut failing);
+            let run = Run::new(&log);
+            let items = read(run, &timeline, positions, 1 << 20, &mut failing);
             let name = |item: &Loaded| match item {
                 Loaded::Found(message) => String::from_utf8(message.payload.to_vec()).unwrap(),
                 Loaded::Gone => "gone".to_owned(),

@@ -33,7 +33,7 @@ pub(crate) fn restore(
     owed: PartitionId,
     now: Now,
 ) -> Result<Vec<Vec<Input>>, RestoreError> {
-    let mut restore = Restore::new(Arc::clone(shared));
+    let mut restore = Restore::new(Arc::clone(shared), now);
     for table in Table::ALL {
         log.scan_table(table_id(table), &mut |key: &Bytes, value: &Bytes| {
             restore.row(table, key, value);
@@ -67,7 +67,7 @@ pub(crate) fn restore(
         }
     }
     match restore.unreadable() {
-        0 => Ok(restore.finish(now)),
+        0 => Ok(restore.finish()),
         // Starting without them would take from sessions what was acknowledged.
         count => Err(RestoreError::Unreadable { count }),
     }

@@ -31,7 +31,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{debug, error};
 
 use super::Counters;
-use super::clock::Clock;
+use super::clock::{Clock, Timeline};
 use super::commits::Committer;
 use super::connection::drive;
 use super::inbox::Inbox;
@@ -91,8 +91,8 @@ struct Round {
 
 /// What all shard threads share.
 pub(crate) struct Common {
-    /// Zero of `Now::mono_ms`, the same for all shards: deadlines move between them with sessions.
-    pub(crate) epoch: std::time::Instant,
+    /// The same for all shards: deadlines move between them with sessions.
+    pub(crate) timeline: Arc<Timeline>,
     pub(crate) inboxes: Arc<[Inbox<Mail>]>,
     pub(crate) committer: Arc<Committer>,
     pub(crate) loader: Loader,
@@ -137,7 +137,7 @@ impl ShardThread {
                 peers,
                 pump: None,
             }),
-            clock: Clock::new(common.epoch),
+            clock: Clock::new(Arc::clone(&common.timeline)),
             next_connection: Cell::new(0),
             held: Cell::new(false),
             stopping: Cell::new(false),
