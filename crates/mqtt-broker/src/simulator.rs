@@ -12,6 +12,7 @@ mod judge;
 mod keeper;
 mod pressure;
 mod refused;
+mod rest;
 mod retained;
 mod schedules;
 
@@ -367,8 +368,10 @@ impl World {
     }
 
     /// Writes as much as the socket takes.
-    fn write(&mut self, shard: usize, connection: ConnectionId) {
-        let output = self.shards[shard].output(connection).expect("it is open");
+    pub(super) fn write(&mut self, shard: usize, connection: ConnectionId) {
+        let Some(output) = self.shards[shard].output(connection) else {
+            return; // It was not told of it yet.
+        };
         let room = self.room.get_mut(&connection);
         let taken = room
             .as_ref()

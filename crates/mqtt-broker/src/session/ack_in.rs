@@ -54,6 +54,7 @@ impl Shard {
                 let delivery = wire(QoS::ExactlyOnce, row.id, false);
                 if !transmit(connection, &mut self.counts, now, message, delivery, manner) {
                     self.finish_out(row.slot, index);
+                    self.feed(now, row.slot);
                 }
             }
             (Step::Release, Progress::Recorded) => {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use std::num::NonZeroU32;
+
 use bytes::{Bytes, BytesMut};
 use headwater_mqtt_codec::{
     ConnAckReason, Connect, ConnectProperties, Decoder, Delivery, Packet, PacketId, PubAck,
@@ -18,13 +20,23 @@ pub(crate) struct Mark {
     pub(crate) sequence: u64,
 }
 
+/// Longest packet that some Clients take: long messages are longer.
+pub(crate) const SHORT_BYTES_MAX: NonZeroU32 = NonZeroU32::new(40).unwrap();
+
 impl Mark {
     pub(crate) fn payload(self) -> Vec<u8> {
-        format!("{} {}", self.publisher, self.sequence).into_bytes()
+        let width = if self.is_long() { 50 } else { 0 };
+        format!("{} {:<width$}", self.publisher, self.sequence).into_bytes()
+    }
+
+    /// Its packets are longer than `SHORT_BYTES_MAX`.
+    pub(crate) fn is_long(self) -> bool {
+        self.sequence.is_multiple_of(6)
     }
 
     pub(crate) fn read(payload: &[u8]) -> Option<Self> {
-        let (publisher, sequence) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
+        let payload = std::str::from_utf8(payload).ok()?.trim_end();
+        let (publisher, sequence) = payload.split_once(' ')?;
         Some(Self {
             publisher: publisher.parse().ok()?,
             sequence: sequence.parse().ok()?,
@@ -37,6 +49,7 @@ pub(crate) struct Outgoing {
     pub(crate) mark: Mark,
     pub(crate) topic: String,
     pub(crate) qos: QoS,
+    retain: bool,
     /// PUBREC came: only PUBREL is to be sent.
     pub(crate) released: bool,
 }
@@ -62,6 +75,8 @@ pub(crate) struct Client {
     pub(crate) version: Version,
     pub(crate) persistent: bool,
     pub(crate) filters: Vec<(String, QoS)>,
+    /// Its Maximum Packet Size.
+    pub(crate) packet_bytes_max: Option<NonZeroU32>,
     pub(crate) connection: Option<ConnectionId>,
     pub(crate) live: bool,
     pub(crate) subscribing: bool,
@@ -88,6 +103,7 @@ impl Client {
             version,
             persistent,
             filters,
+            packet_bytes_max: None,
             connection: None,
             live: false,
             subscribing: false,
@@ -134,6 +150,7 @@ impl Client {
                 } else {
                     0
                 },
+                maximum_packet_size: self.packet_bytes_max,
                 ..ConnectProperties::default()
             },
         };
@@ -169,6 +186,7 @@ impl Client {
             mark,
             topic: topic.to_owned(),
             qos,
+            retain,
             released: false,
         };
         self.unacknowledged.push_back((packet_id.value(), outgoing));
@@ -287,7 +305,7 @@ impl Client {
                 self.write_release(packet_id);
             } else {
                 let delivery = delivery(outgoing.qos, packet_id, true);
-                self.write_publish(outgoing.mark, &outgoing.topic, delivery, false);
+                self.write_publish(outgoing.mark, &outgoing.topic, delivery, outgoing.retain);
             }
         }
     }

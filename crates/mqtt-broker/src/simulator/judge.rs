@@ -2,16 +2,19 @@
 //! promised, in order, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use headwater_mqtt_codec::{QoS, topic};
 
-use super::client::Mark;
+use super::client::{Client, Mark};
+use crate::Message;
 
 /// One message as its publisher sent it.
 #[derive(Debug)]
 pub(crate) struct Sent {
     topic: String,
     qos: QoS,
+    retain: bool,
     /// When it was handed to the socket, and when it was acknowledged.
     at: u64,
     acknowledged: bool,
@@ -26,7 +29,13 @@ pub(crate) struct Saw {
     since: Option<u64>,
     filters: Vec<(String, QoS)>,
     persistent: bool,
+    /// Takes no long messages.
+    short: bool,
     deliveries: BTreeMap<Mark, u32>,
+    /// Its connection is the one that the subscription was made on.
+    steady: bool,
+    /// (topic, QoS) -> the last message to come that was published to be retained.
+    last_retained: BTreeMap<(String, QoS), Mark>,
     /// (publisher, topic, QoS) -> the highest first delivery.
     last: BTreeMap<(usize, String, QoS), u64>,
 }
@@ -49,12 +58,20 @@ impl Judge {
         self.clock
     }
 
-    pub(crate) fn sent(&mut self, mark: Mark, topic: &str, qos: QoS, by_persistent: bool) {
+    pub(crate) fn sent(
+        &mut self,
+        mark: Mark,
+        topic: &str,
+        qos: QoS,
+        retain: bool,
+        by_persistent: bool,
+    ) {
         let at = self.tick();
         let topic = topic.to_owned();
         let sent = Sent {
             topic,
             qos,
+            retain,
             at,
             acknowledged: false,
             by_persistent,
@@ -68,13 +85,26 @@ impl Judge {
     }
 
     /// The client has a session without a past.
-    pub(crate) fn fresh(&mut self, client: usize, filters: &[(String, QoS)], persistent: bool) {
+    pub(crate) fn fresh(&mut self, index: usize, client: &Client) {
         let saw = Saw {
-            filters: filters.to_vec(),
-            persistent,
+            filters: client.filters.clone(),
+            persistent: client.persistent,
+            short: client.packet_bytes_max.is_some(),
             ..Saw::default()
         };
-        self.saw.insert(client, saw);
+        self.saw.insert(index, saw);
+    }
+
+    /// The client's connection ended; its session may go on.
+    pub(crate) fn lost(&mut self, client: usize) {
+        if let Some(saw) = self.saw.get_mut(&client) {
+            saw.steady = false;
+        }
+    }
+
+    /// Everybody's did.
+    pub(crate) fn unsteady(&mut self) {
+        self.saw.values_mut().for_each(|saw| saw.steady = false);
     }
 
     pub(crate) fn knows(&self, client: usize) -> bool {
@@ -85,6 +115,7 @@ impl Judge {
         let at = self.tick();
         let saw = self.saw.get_mut(&client).expect("connected");
         saw.since.get_or_insert(at);
+        saw.steady = true;
     }
 
     /// The client's session ended.
@@ -111,6 +142,9 @@ impl Judge {
             .ok_or(format!("{client} has no session"))?;
         if sent.topic != topic {
             return Err(format!("{mark:?} came on {topic}"));
+        }
+        if sent.retain {
+            saw.last_retained.insert((topic.to_owned(), qos), mark);
         }
         let granted = saw
             .filters
@@ -155,9 +189,12 @@ impl Judge {
         Ok(())
     }
 
-    /// At rest, with everybody connected: whatever was promised must have come.
-    pub(crate) fn verdict(&self) -> Result<(), String> {
+    /// At rest, with everybody connected: whatever was promised must have come. `retained` are the
+    /// Retained Messages.
+    pub(crate) fn verdict(&self, retained: &[Arc<Message>]) -> Result<(), String> {
         for (client, saw) in &self.saw {
+            saw.knows_retained(retained)
+                .map_err(|finding| format!("{client}: {finding}, {saw:?}"))?;
             let Some(since) = saw.since else { continue };
             let missing: BTreeSet<Mark> = self
                 .sent
@@ -170,6 +207,7 @@ impl Judge {
                 })
                 .map(|(mark, _)| *mark)
                 .filter(|mark| !saw.deliveries.contains_key(mark))
+                .filter(|mark| !(saw.short && mark.is_long()))
                 .collect();
             if !missing.is_empty() {
                 let sent: Vec<_> = missing
@@ -178,6 +216,33 @@ impl Judge {
                     .collect();
                 return Err(format!(
                     "acknowledged and never delivered to {client}: {sent:?}, {saw:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Saw {
+    /// A subscription's last word on a topic is its Retained Message. At QoS 0 it may have been
+    /// dropped, and messages of another QoS may overtake it.
+    fn knows_retained(&self, retained: &[Arc<Message>]) -> Result<(), String> {
+        for message in retained.iter().filter(|_| self.steady) {
+            let mark = Mark::read(&message.payload).expect("a payload of ours");
+            let granted = (self.filters.iter())
+                .filter(|(filter, _)| topic::matches(filter, &message.topic))
+                .map(|(_, granted)| *granted);
+            let (Some(least), Some(most)) = (granted.clone().min(), granted.max()) else {
+                continue;
+            };
+            let (least, most) = (least.min(message.qos), most.min(message.qos));
+            if least != most || most == QoS::AtMostOnce || self.short && mark.is_long() {
+                continue;
+            }
+            let last = self.last_retained.get(&(message.topic.to_string(), most));
+            if last != Some(&mark) {
+                return Err(format!(
+                    "{mark:?} is retained, the last to come was {last:?}"
                 ));
             }
         }

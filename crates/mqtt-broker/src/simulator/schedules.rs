@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use headwater_mqtt_codec::{QoS, Version};
 
-use super::client::{Client, Event, Mark};
+use super::client::{Client, Event, Mark, SHORT_BYTES_MAX};
 use super::judge::Judge;
 use super::{Disk, Random, World};
+use crate::retained::Scan;
 use crate::{Input, Limits, Message, Publisher, Ticket};
 
 const TOPICS: [&str; 5] = ["a", "b/c", "b/d", "routed/x", "routed/y"];
@@ -65,7 +66,10 @@ impl Schedule {
             // In 3.1 a Client cannot know whether its session is still there.
             let may_persist = version != Version::V31;
             let persistent = may_persist && (random.chance(2) || forgets_packet_ids);
-            Client::new(index, version, persistent, filters)
+            let mut client = Client::new(index, version, persistent, filters);
+            let takes_short = version == Version::V5 && random.chance(3);
+            client.packet_bytes_max = takes_short.then_some(SHORT_BYTES_MAX);
+            client
         });
         let clients = clients.collect();
         let may_fill = !forgets_packet_ids && random.chance(4);
@@ -93,7 +97,14 @@ impl Schedule {
             self.step()?;
         }
         self.come_to_rest()?;
-        self.judge.verdict()
+        let stuck = self.world.stuck();
+        if !stuck.is_empty() {
+            return Err(format!("at rest: {stuck:#?}"));
+        }
+        let retained = &self.world.shared.retained;
+        let mut all = Scan::new(retained.stands());
+        let retained = retained.slice("#", &mut all, usize::MAX, usize::MAX);
+        self.judge.verdict(&retained.found)
     }
 
     fn step(&mut self) -> Result<(), String> {
@@ -132,14 +143,15 @@ impl Schedule {
         };
         let qos = QOS[1 + self.random.below(2)];
         let topic = TOPICS[self.random.below(TOPICS.len())];
-        self.judge.sent(mark, topic, qos, true);
+        let retain = self.random.chance(8);
+        self.judge.sent(mark, topic, qos, retain, true);
         let ticket = Ticket(self.injections);
         self.injected.insert(ticket, mark);
         let message = Message {
             topic: topic.parse().unwrap(),
             payload: mark.payload().into(),
             qos,
-            retain: self.random.chance(8),
+            retain,
             properties: None,
             publisher: Arc::new(Publisher {
                 client: "elsewhere".into(),
@@ -189,6 +201,7 @@ impl Schedule {
 
     fn crash(&mut self) {
         self.crashes += 1;
+        self.judge.unsteady();
         let synced = self.random.below(4);
         self.world.crash(synced);
         for client in &mut self.clients {
@@ -224,10 +237,16 @@ impl Schedule {
             2..15 if client.live && client.unacknowledged.len() < 20 => {
                 let topic = TOPICS[self.random.below(TOPICS.len())];
                 let qos = QOS[self.random.below(3)];
-                let mark = client.publish(topic, qos, false);
-                self.judge.sent(mark, topic, qos, client.persistent);
+                let retain = self.random.chance(6);
+                let mark = client.publish(topic, qos, retain);
+                self.judge.sent(mark, topic, qos, retain, client.persistent);
             }
             15 if client.live && !client.subscribing => client.subscribe(),
+            // Its socket takes some bytes, and then no more until it is read again.
+            16 => {
+                let bytes = self.random.below(60);
+                self.world.make_room(connection, bytes);
+            }
             // Any number of bytes reaches the broker.
             _ => {
                 let length = self.random.below(client.out.len() + 1);
@@ -249,6 +268,7 @@ impl Schedule {
     fn lose(&mut self, index: usize) {
         let client = &mut self.clients[index];
         client.lost();
+        self.judge.lost(index);
         if !client.persistent {
             self.judge.ended(index);
         }
@@ -268,7 +288,7 @@ impl Schedule {
                     // A CONNACK may have been lost with its connection: then the session is there
                     // and its client did not know.
                     if !present || !self.judge.knows(index) {
-                        self.judge.fresh(index, &client.filters, client.persistent);
+                        self.judge.fresh(index, client);
                     } else if !client.persistent {
                         return Err("session present after Clean Start".into());
                     }
@@ -301,6 +321,7 @@ impl Schedule {
         let mut waited = false;
         for _ in 0..10_000 {
             self.world.log.full = false;
+            self.world.read_all();
             // What a full disk refused is tried again by the clock.
             self.world.pass(1_000);
             self.world.run();
