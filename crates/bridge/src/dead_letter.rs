@@ -42,6 +42,8 @@ pub enum Rejected {
     NoMqttTopic,
     #[error("the header {header} holds no value that is allowed there")]
     Header { header: &'static str },
+    #[error("the topic {topic} does not exist and is not made")]
+    NoKafkaTopic { topic: String },
     #[error("the store refuses the document: {reason}")]
     Document { reason: String },
 }
@@ -55,6 +57,7 @@ impl Rejected {
             Self::MqttTopic(_) => "mqtt-topic",
             Self::NoMqttTopic => "no-mqtt-topic",
             Self::Header { .. } => "header",
+            Self::NoKafkaTopic { .. } => "no-kafka-topic",
             Self::Document { .. } => "document",
         }
     }

@@ -143,6 +143,16 @@ pub struct Routed<'a> {
 }
 
 impl Routed<'_> {
+    /// The same as a dead letter, because its topic does not exist.
+    pub fn without_topic(self) -> Self {
+        let topic = self.topic.into_owned();
+        Self {
+            topic: Cow::Borrowed(DEAD_LETTERS),
+            rejected: Some(Rejected::NoKafkaTopic { topic }),
+            ..self
+        }
+    }
+
     /// The record to append to [`topic`](Self::topic); a dead letter carries the reason.
     pub fn encode(&self, incoming: &Incoming<'_>) -> RecordBody {
         let Some(rejected) = &self.rejected else {

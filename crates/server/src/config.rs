@@ -256,7 +256,11 @@ pub(crate) struct Log {
     pub(crate) retention_ms: DurationMs,
     /// How many bytes of a partition stay at least; none means no limit. Default none.
     pub(crate) retention_bytes: Option<ByteSize>,
-    /// Whether a topic is made on first use. Default true.
+    /// Partitions of all topics up to which routes make more topics; beyond it a route's message
+    /// whose topic does not exist becomes a dead letter. The log holds 10,000. Default 9,000.
+    pub(crate) routed_partitions_max: u32,
+    /// Whether a topic is made on first use; else a route's message becomes a dead letter. Default
+    /// true.
     pub(crate) auto_create: bool,
     /// Bytes of the write-ahead file before a checkpoint. Default 256 MiB, less on a small disk.
     pub(crate) wal_bytes_max: Option<ByteSize>,
@@ -279,6 +283,7 @@ impl Default for Log {
             partitions: 4,
             retention_ms: DurationMs::days(7),
             retention_bytes: None,
+            routed_partitions_max: 9_000,
             auto_create: true,
             wal_bytes_max: None,
             segment_bytes: ByteSize(256 << 20),

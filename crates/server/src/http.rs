@@ -48,6 +48,7 @@ pub(crate) struct Running {
     pub(crate) kafka: Arc<KafkaServer>,
     pub(crate) retirements: Arc<Retirements>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) committer: Arc<crate::mqtt::commits::Committer>,
     pub(crate) sinks: Arc<SinkCounters>,
     pub(crate) delivers: Arc<DeliverCounters>,
     pub(crate) shared: Arc<headwater_mqtt_broker::Shared>,

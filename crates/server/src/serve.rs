@@ -158,6 +158,7 @@ impl House {
             rules: TopicRules {
                 auto_create: config.log.auto_create,
                 partitions: config.log.partitions,
+                routed_partitions_max: config.log.routed_partitions_max as usize,
             },
         })?;
         let _inside = runtime.enter();
@@ -173,6 +174,7 @@ impl House {
             runtime: runtime.handle().clone(),
             retirements: Arc::clone(&mqtt.common.retirements),
             counters: Arc::clone(&mqtt.common.counters),
+            committer: Arc::clone(&mqtt.common.committer),
             sinks: Arc::new(SinkCounters::default()),
             delivers: Arc::new(DeliverCounters::default()),
             shared: Arc::clone(&mqtt.shared),

@@ -136,6 +136,12 @@ pub(super) fn text(running: &Running) -> String {
         "Reads of what sessions are owed that failed; each is tried again",
         &[("", totals.loads_failed)],
     );
+    out.metric(
+        "headwater_route_dead_letters_total",
+        "counter",
+        "Messages whose route could not be carried out, kept as dead letters",
+        &[("", running.committer.dead_letters())],
+    );
     log(&mut out, running);
     let sinks = &running.sinks;
     out.metric(

@@ -9,9 +9,11 @@
 //! when one of them must wait for a topic to be made.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use headwater_bridge::{Flows, encode_record, partition_for_key};
+use headwater_bridge::{DEAD_LETTERS, Flows, encode_record, partition_for_key};
 use headwater_commitlog::record::RecordBody;
 use headwater_commitlog::{
     Admin, Append, AppendData, CommitError, Log, PartitionId, Position, TableChange, TableId,
@@ -27,13 +29,32 @@ use super::injections::Injections;
 use super::shard::Mail;
 use crate::flows::Current;
 
-/// What a record costs a partition; topics made by routes are capped.
-pub(crate) const ROUTED_TOPICS_MAX: usize = 10_000;
-
 /// How topics come to be.
 pub(crate) struct TopicRules {
     pub(crate) auto_create: bool,
     pub(crate) partitions: u32,
+    /// Partitions of all topics up to which routes make more.
+    pub(crate) routed_partitions_max: usize,
+}
+
+/// After a topic could not be made none is tried for so long: each try is a group commit of its own.
+const MAKE_AGAIN: Duration = Duration::from_secs(1);
+
+/// What was seen of making topics.
+#[derive(Default)]
+struct Making {
+    /// When the last try failed, and what its message is told if it can be stored nowhere.
+    failed: Option<(Instant, Refusal)>,
+    /// That messages go without their topics was said.
+    said: bool,
+}
+
+impl Making {
+    /// Why none is tried for now.
+    fn refusal(&self) -> Option<Refusal> {
+        let (at, refusal) = self.failed?;
+        (at.elapsed() < MAKE_AGAIN).then_some(refusal)
+    }
 }
 
 /// One for the process.
@@ -45,6 +66,8 @@ pub(crate) struct Committer {
     injections: Arc<Injections>,
     rules: TopicRules,
     internal: Internal,
+    making: Mutex<Making>,
+    dead_letters: AtomicU64,
     /// A shard's commits that wait behind one whose topic is being made.
     stages: Vec<Mutex<Stage>>,
 }
@@ -90,8 +113,15 @@ impl Committer {
             injections,
             rules,
             internal,
+            making: Mutex::default(),
+            dead_letters: AtomicU64::new(0),
             stages,
         }
+    }
+
+    /// Messages stored among the dead letters, because their route could not be carried out.
+    pub(crate) fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Ordering::Relaxed)
     }
 
     /// Hands the commits of one round of shard `origin` to the log.
@@ -260,10 +290,19 @@ impl Committer {
         let incoming = incoming(message);
         let timestamp_ms = message.at_ms;
         if commit.routed {
-            for routed in flows.route(&incoming) {
-                let Some(topic) = topics.by_name(&routed.topic) else {
-                    return Err(self.missing(&routed.topic, topics));
+            let mut dead_letters = 0;
+            for mut routed in flows.route(&incoming) {
+                let topic = match topics.by_name(&routed.topic) {
+                    Some(topic) => topic,
+                    None if self.may_make(&routed.topic, topics) => {
+                        return Err(Held::Topic(routed.topic.into_owned()));
+                    }
+                    None => {
+                        routed = routed.without_topic();
+                        self.dead_letter_topic(topics)?
+                    }
                 };
+                dead_letters += u64::from(routed.rejected.is_some());
                 let partition = self.partition(topic, &routed.key);
                 let body = routed.encode(&incoming);
                 unit.appends.push(Append {
@@ -271,6 +310,7 @@ impl Committer {
                     data: AppendData::Record { timestamp_ms, body },
                 });
             }
+            self.dead_letters.fetch_add(dead_letters, Ordering::Relaxed);
         }
         // Also when the routes changed since the broker asked, and none takes it now.
         if unit.appends.is_empty() {
@@ -285,15 +325,47 @@ impl Committer {
         Ok(())
     }
 
-    fn missing(&self, topic: &str, topics: &Topics) -> Held {
-        if self.rules.auto_create && topics.len() < ROUTED_TOPICS_MAX {
-            return Held::Topic(topic.to_owned());
+    /// Whether a missing topic is to be made. What goes without it is said once, until one is made.
+    fn may_make(&self, topic: &str, topics: &Topics) -> bool {
+        let mut making = self.making();
+        if making.refusal().is_some() {
+            return false;
         }
-        warn!(
-            kafka_topic = topic,
-            "message refused: its route leads to a topic that does not exist"
-        );
-        Held::Refused(Refusal::Failed)
+        let partitions = topics.partitions().len();
+        let after = partitions.saturating_add(self.rules.partitions as usize);
+        let limit = self.rules.routed_partitions_max;
+        if topic == DEAD_LETTERS || (self.rules.auto_create && after <= limit) {
+            return true;
+        }
+        if !std::mem::replace(&mut making.said, true) {
+            let auto_create = self.rules.auto_create;
+            warn!(
+                kafka_topic = topic,
+                auto_create,
+                partitions,
+                routed_partitions_max = limit,
+                "routes lead to topics that do not exist: messages become dead letters"
+            );
+        }
+        false
+    }
+
+    fn making(&self) -> MutexGuard<'_, Making> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a message goes whose own topic is not made.
+    fn dead_letter_topic<'t>(&self, topics: &'t Topics) -> Result<&'t Arc<Topic>, Held> {
+        let failed = self.making().refusal();
+        // Not on a full disk: there it waits for its own topic.
+        match (topics.by_name(DEAD_LETTERS), failed) {
+            (_, Some(Refusal::Full)) => Err(Held::Refused(Refusal::Full)),
+            (Some(topic), _) => Ok(topic),
+            (None, _) if self.may_make(DEAD_LETTERS, topics) => {
+                Err(Held::Topic(DEAD_LETTERS.to_owned()))
+            }
+            (None, failed) => Err(Held::Refused(failed.unwrap_or(Refusal::Failed))),
+        }
     }
 
     /// Java's choice for a key.
@@ -310,7 +382,10 @@ impl Committer {
     }
 
     fn make_topic(self: &Arc<Self>, origin: usize, name: String) {
-        let partitions = self.rules.partitions;
+        let partitions = match &*name {
+            DEAD_LETTERS => 1,
+            _ => self.rules.partitions,
+        };
         let create = Admin::CreateTopic {
             name: name.clone(),
             partitions,
@@ -332,25 +407,25 @@ impl Committer {
         self.log.submit(vec![unit], Box::new(done));
     }
 
-    /// Goes on with what waited; the commit that needed the topic is refused when there is none.
+    /// Goes on with what waited; the commit that needed the topic sees that there is none.
     fn topic_made(self: &Arc<Self>, origin: usize, name: &str, failed: Option<CommitError>) {
         let Some(mut stage) = self.stage(origin) else {
             return;
         };
         stage.creating = false;
-        if let Some(error) = failed {
-            warn!(kafka_topic = name, %error, "the topic of a route could not be made");
-            if let Some(commit) = stage.waiting.pop_front() {
-                let sent = vec![Sent {
-                    commit,
-                    message: None,
-                    owed: None,
-                }];
-                self.answered(
-                    sent,
-                    vec![Some(refusal(&error))],
-                    vec![Err(CommitError::Closed)],
-                );
+        {
+            let mut making = self.making();
+            match failed {
+                None => {
+                    making.failed = None;
+                    making.said &= name == DEAD_LETTERS;
+                }
+                Some(error) => {
+                    making.failed = Some((Instant::now(), refusal(&error)));
+                    if !std::mem::replace(&mut making.said, true) {
+                        warn!(kafka_topic = name, %error, "topics of routes cannot be made");
+                    }
+                }
             }
         }
         self.send(origin, &mut stage);

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::documents::wait_for_documents;
 use crate::program::{Home, Program, until};
-use crate::wire::{Hello, Wire};
+use crate::wire::{Hello, Wire, publish};
 
 fn records(program: &Program, topic: &str) -> Vec<String> {
     let all = program.done(&format!("consume {topic} -f %k=%v\\n"));
@@ -109,6 +109,55 @@ fn deliver_renders_templates_and_buries_what_does_not_fit() {
         "devices/d2/go/9",
         "it goes on behind a dead letter"
     );
+}
+
+#[test]
+fn a_message_without_its_topic_is_a_dead_letter_and_costs_one_commit() {
+    let home = Home::new();
+    home.configure("[[route]]\nfrom = \"a/{x}\"\nto = \"t.{x}\"\n");
+    for (rule, made, reason) in [
+        ("log.auto_create=false", 0, "not made at all"),
+        ("log.routed_partitions_max=9", 4, "5 are there at the start"),
+    ] {
+        let mut program = home.start_with(&["--set", "log.partitions=1", "--set", rule]);
+        let before = program.metric("headwater_route_dead_letters_total");
+        assert_eq!(before, 0);
+        let (mut device, _) = Wire::connect(program.mqtt(), &Hello::v5("device"));
+        device.subscribe("a/#", 0);
+        let mut commits = 0;
+        for id in 1..=10_u16 {
+            // Behind the first dead letter, whose topic is made for it.
+            if id == made + 2 {
+                commits = program.metric("headwater_log_commits_total");
+            }
+            device.send(&publish(&format!("a/{made}x{id}"), b"x", 1, id));
+            let mut answers = [device.packet().0, device.packet().0];
+            answers.sort_unstable();
+            assert_eq!(
+                answers,
+                [0x30, 0x40],
+                "delivered and acknowledged: {reason}"
+            );
+        }
+        let later = u64::from(10 - made - 1);
+        let commits = program.metric("headwater_log_commits_total") - commits;
+        // Two more for what goes on beside; a commit for each try would be twice as many.
+        assert!(
+            (later..=later + 2).contains(&commits),
+            "{commits}: {reason}"
+        );
+        let dead = program.metric("headwater_route_dead_letters_total");
+        assert_eq!(dead, u64::from(10 - made), "{reason}");
+        let letters = program.done("consume headwater.dead-letters -f %v|%h\\n");
+        let last = letters.lines().last().unwrap();
+        assert!(
+            last.contains("no-kafka-topic") && last.contains(&format!("t.{made}x10")),
+            "{last}"
+        );
+        let said = program.said().matches("become dead letters").count();
+        assert_eq!(said, 1, "{reason}");
+        program.stop();
+    }
 }
 
 #[test]
