@@ -291,7 +291,7 @@ impl Shard {
             }
             Then::Subscribed(granted) => {
                 if let Some(slot) = slot {
-                    self.subscribed(now, at, slot, *granted, outcome);
+                    self.subscribed(at, slot, *granted, outcome);
                 }
             }
             Then::Unsubscribed(packet) => {

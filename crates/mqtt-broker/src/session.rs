@@ -235,6 +235,7 @@ impl Session {
     /// What is kept only for the connection that is gone.
     pub(crate) fn forget_connection(&mut self) {
         self.connection = None;
+        self.feeds = None;
         self.load = None;
         self.storing_bytes = 0;
         self.queue = VecDeque::new();

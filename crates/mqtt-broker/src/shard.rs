@@ -391,7 +391,7 @@ impl Shard {
                 self.pubcomp_in(now, at, ack.packet_id);
                 Ok(())
             }
-            Packet::Subscribe(subscribe) => self.subscribe_in(now, at, &subscribe),
+            Packet::Subscribe(subscribe) => self.subscribe_in(at, &subscribe),
             Packet::Unsubscribe(unsubscribe) => {
                 self.unsubscribe_in(at, &unsubscribe);
                 Ok(())

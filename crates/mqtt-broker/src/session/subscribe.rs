@@ -12,7 +12,7 @@ use crate::pending::{Draft, Then};
 use crate::rows;
 use crate::session::{Session, Subscribed};
 use crate::tree::Subscriber;
-use crate::{Now, Refusal, Shard, Verdict};
+use crate::{Refusal, Shard, Verdict};
 
 /// What a SUBSCRIBE was granted, until its commit is there.
 #[derive(Debug)]
@@ -71,7 +71,6 @@ impl Shard {
     /// SUBSCRIBE (MQTT 5.0, 3.8). An error closes the connection.
     pub(crate) fn subscribe_in(
         &mut self,
-        now: Now,
         at: usize,
         subscribe: &Subscribe,
     ) -> Result<(), DisconnectReason> {
@@ -116,7 +115,7 @@ impl Shard {
         }
         let granted = Box::new(granted);
         if changes.is_empty() {
-            self.subscribed(now, Some(at), slot, *granted, Ok(()));
+            self.subscribed(Some(at), slot, *granted, Ok(()));
         } else {
             let draft = Draft {
                 changes,
@@ -154,7 +153,6 @@ impl Shard {
     /// The subscriptions are in the log, where they must be: from here on they count.
     pub(crate) fn subscribed(
         &mut self,
-        now: Now,
         at: Option<usize>,
         slot: usize,
         granted: Granted,
@@ -207,7 +205,6 @@ impl Shard {
         for filter in retained {
             self.start_feed(slot, filter, stood_at);
         }
-        self.run_feeds(now);
         let feeds = self.sessions.get(slot).map_or(0, |one| one.feeds_len());
         if feeds >= self.shared.limits.feeds_max {
             self.pause(at);
