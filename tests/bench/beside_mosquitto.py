@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Headwater beside mosquitto in one run: CPU seconds a million messages, latency at a fixed rate, as Markdown tables.
+"""Headwater beside mosquitto in one run: latency at a fixed rate, CPU seconds a million messages, an idle connection.
 
-  tests/bench/beside_mosquitto.py [--binary target/release/headwater] [--secs 4] [--runs 7] [--only cpu,flows,latency]
+  tests/bench/beside_mosquitto.py [--binary target/release/headwater] [--secs 4] [--runs 7] [--only latency,cpu,flows,idle]
 
 Both brokers run all the time and are loaded in turn, so that what else the machine does meets both. Each figure is the
 median of its runs; the latency has --runs of them, the CPU three. Needs mosquitto, and cargo for tests/mqttload.
@@ -148,6 +148,16 @@ def latency_table(tool, brokers, secs, runs):
     print()
 
 
+def idle_line(tool, broker):
+    command = [str(tool), 'conn', '--port', str(broker.port), '--n', '10000', '--rate', '2000', '--hold', '5', '--settle', '3',
+               '--parallel', '200', '--pid', str(broker.process.pid)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode != 0:
+        sys.exit(f'mqttload: {done.stderr}')
+    result = json.loads(done.stdout)
+    print(f'{broker.name}: {result["rss_per_conn_b"]:,} bytes of resident memory an idle connection at {result["connected"]:,}.\n')
+
+
 def first_line(*command):
     done = subprocess.run(command, capture_output=True, text=True)
     return (done.stdout + done.stderr).strip().splitlines()[0]
@@ -158,7 +168,7 @@ def main():
     options.add_argument('--binary', type=pathlib.Path, default=ROOT / 'target/release/headwater')
     options.add_argument('--secs', type=int, default=4)
     options.add_argument('--runs', type=int, default=7)
-    options.add_argument('--only', default='cpu,flows,latency')
+    options.add_argument('--only', default='latency,cpu,flows,idle')
     chosen = options.parse_args()
     cases = chosen.only.split(',')
     os.environ['PATH'] += ':/usr/sbin'
@@ -179,6 +189,8 @@ def main():
             cpu_table(tool, brokers, chosen.secs)
         if 'flows' in cases:
             flows_line(tool, started(headwater(chosen.binary, 'Headwater, default flows', folder)), chosen.secs)
+        if 'idle' in cases:
+            idle_line(tool, started(headwater(chosen.binary, 'Headwater', folder, 'default_flows=false')))
 
 
 main()
