@@ -1,5 +1,6 @@
 //! Records go while a Session that is away is owed them: by age, by size, by DeleteRecords, with their topic. It gets all of
-//! them, QoS 2 once, and what was kept for it goes when it has them, or when the Session's time is over.
+//! them, QoS 2 once, and what was kept for it goes when it has them, or when the Session's time is over; and what another
+//! Session is still owed of it does not hold back the rest.
 //!
 //! Holds: that records did go is seen from outside, in the log start offset; that space came back, in the files.
 
@@ -35,6 +36,10 @@ const RETENTION_WAIT: Duration = Duration::from_secs(60);
 const SPACE_WAIT: Duration = Duration::from_secs(120);
 /// What may stay behind in each of the internal topics: what is not worth a trim.
 const REST_BYTES: u64 = 8 << 20;
+/// From this size on, what little is still owed is moved forward, so that the rest may go.
+const MOVE_BYTES: u64 = 64 << 20;
+const BULK: u64 = 3_000;
+const BULK_PAD_BYTES: usize = 16 << 10;
 /// The Session that never comes back lasts this long: past the first look, so that it takes another to see it gone.
 const EXPIRY_SECONDS: u32 = 15;
 
@@ -74,22 +79,24 @@ pub fn run(bench: &Bench, each: u64) -> anyhow::Result<String> {
     taker.end(running.setup.mqtt)?;
 
     let expired = expire(&mut running, &run, each)?;
+    let compacted = hold_back(&mut running, &run)?;
     running.program.stop()?;
     Ok(format!(
         "{total} messages whose records went (by age, {sized} of {} by size, DeleteRecords, DeleteTopics, never routed), {} kills: \
          all delivered in order, 0 of QoS 2 doubled, {} of QoS 1 again; {:.1} MiB kept for the session came back {:.1} s after it \
-         had them, and {:.1} s after a session's expiry",
+         had them, {:.1} s after a session's expiry, and {:.1} s after one message held back what others had taken",
         each * 2,
         KILLS,
         repeated,
         mebibytes(kept),
         returned.as_secs_f64(),
         expired.as_secs_f64(),
+        compacted.as_secs_f64(),
     ))
 }
 
-/// After each half of the messages, each kind of removal, in the middle of the delivery, before the expiry.
-const KILLS: u32 = 6;
+/// After each half of the messages, each kind of removal, in the middle of the delivery, before the expiry, after a move.
+const KILLS: u32 = 7;
 
 fn routes() -> String {
     let route = |topic: &str| format!("{{from=\"{topic}/#\",to=\"{topic}\"}}");
@@ -180,4 +187,40 @@ fn expire(running: &mut Running, run: &str, each: u64) -> anyhow::Result<Duratio
     ensure!(kept > 3 * REST_BYTES, "only {kept} bytes are kept");
     running.kill_and_start()?;
     space_returns(running)
+}
+
+/// A single message, which an old Session is owed, lies before many that another Session has taken: it moves, they go.
+fn hold_back(running: &mut Running, run: &str) -> anyhow::Result<Duration> {
+    let address = running.setup.mqtt;
+    let stream = |name: &str, qos, pad_bytes| Stream {
+        producer: name.to_owned(),
+        topic: format!("{NOWHERE}/{name}"),
+        qos,
+        pad_bytes,
+    };
+    let mut old = Taker::new(run, "old");
+    let first = [stream("first", QoS::AtLeastOnce, 0)];
+    old.subscribe_and_leave(address, &first[0].topic, QoS::AtLeastOnce, None)?;
+    running.publish(run, &first, 0..1)?;
+    let mut other = Taker::new(run, "other");
+    let bulk = [
+        stream("bulk/1", QoS::AtLeastOnce, BULK_PAD_BYTES),
+        stream("bulk/2", QoS::ExactlyOnce, BULK_PAD_BYTES),
+    ];
+    let filter = format!("{NOWHERE}/bulk/#");
+    other.subscribe_and_leave(address, &filter, QoS::ExactlyOnce, None)?;
+    running.publish(run, &bulk, 0..BULK)?;
+    let kept = running.partition_bytes(KEPT)?;
+    ensure!(kept > MOVE_BYTES, "only {kept} bytes are kept");
+    let mut connection = other.connect(address)?;
+    other.take(&mut connection, BULK * 2)?;
+    connection.leave()?;
+    let took = until("moved out of the way", SPACE_WAIT, || {
+        Ok(running.partition_bytes(KEPT)? < MOVE_BYTES)
+    })?;
+    running.kill_and_start()?;
+    let mut connection = old.connect(address)?;
+    old.take(&mut connection, 1)?;
+    connection.leave()?;
+    Ok(took)
 }
