@@ -51,7 +51,7 @@ pub(crate) struct Committer {
     /// Units of the group: the answer's number and the unit's place in it.
     members: Vec<(usize, usize)>,
     /// The lanes that have units in the group.
-    lanes: Vec<Arc<Lane>>,
+    lanes: Vec<Lane>,
     /// Everything written was synced. A new file begins behind a synced one.
     synced: bool,
     synced_at: Instant,

@@ -71,7 +71,7 @@ pub struct Unit {
     pub tables: Vec<TableChange>,
     pub admin: Vec<Admin>,
     /// Units of one lane never pass one another: see [`Lane`].
-    pub lane: Option<Arc<Lane>>,
+    pub lane: Option<Lane>,
     /// Where a record goes whose own partition is gone, or about to: it is as if the record had come
     /// just before the deletion. The receipt says where it is. Without it such a unit is refused.
     pub fallback: Option<PartitionId>,
@@ -80,15 +80,23 @@ pub struct Unit {
 /// Keeps submitters honest who send ahead: once a unit of a lane is refused, every later unit of
 /// it is refused too, so that none is committed whose predecessor is missing. The submitter then
 /// begins again with a new lane.
-#[derive(Debug, Default)]
-pub struct Lane(AtomicBool);
+#[derive(Clone, Debug, Default)]
+pub struct Lane(Arc<AtomicBool>);
+
+impl From<Arc<AtomicBool>> for Lane {
+    /// The lane whose end that flag is.
+    fn from(broken: Arc<AtomicBool>) -> Self {
+        Self(broken)
+    }
+}
 
 impl Lane {
     pub(crate) fn is_broken(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn break_off(&self) {
+    /// From here on every unit of it is refused.
+    pub fn break_off(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }

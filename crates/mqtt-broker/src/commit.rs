@@ -7,6 +7,7 @@
 //!   each delivery reaches exactly one shard.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 
@@ -41,7 +42,7 @@ pub enum Table {
     Outbound,
     /// Session number -> up to where everything owed is settled.
     Floors,
-    /// The next session number that was certainly never used.
+    /// Shard -> the next session number that it certainly never used.
     Numbers,
 }
 
@@ -101,7 +102,13 @@ pub struct Commit {
     pub control: Option<Control>,
     /// Set when [`Input::Inject`] asked: the driver may add its own changes to this unit.
     pub ticket: Option<Ticket>,
+    pub lane: Option<Lane>,
 }
+
+/// Commits of one lane never pass one another: the log sets the flag when it refuses one of them,
+/// and refuses every later one that finds it set.
+#[derive(Clone, Debug, Default)]
+pub struct Lane(pub Arc<AtomicBool>);
 
 impl Commit {
     /// Whether `message` must be appended to the log by this commit.

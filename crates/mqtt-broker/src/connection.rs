@@ -10,7 +10,7 @@ use headwater_mqtt_codec::{
 };
 
 use crate::matching::FastMap;
-use crate::{CommitId, ConnectionId, Output, Peer, Publisher};
+use crate::{CommitId, ConnectionId, Lane, Output, Peer, Publisher};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -66,6 +66,9 @@ pub(crate) struct Connection {
     pub(crate) pending: u32,
     /// And what they weigh.
     pub(crate) pending_bytes: usize,
+    /// Before MQTT 5.0: what was sent behind a refused PUBLISH is refused too, for there is no
+    /// answer that would keep the Client from sending the refused one again, behind it.
+    pub(crate) lane: Option<Lane>,
     pub(crate) aliases: Option<Box<FastMap<u16, Text>>>,
     pub(crate) connect: Option<Box<Connect>>,
     /// Until the Session has it.
@@ -98,6 +101,7 @@ impl Connection {
             acks: VecDeque::new(),
             pending: 0,
             pending_bytes: 0,
+            lane: None,
             aliases: None,
             connect: None,
             publisher: None,

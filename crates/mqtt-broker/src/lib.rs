@@ -38,8 +38,8 @@ mod timers;
 mod tree;
 
 pub use commit::{
-    Change, Claim, Commit, CommitId, Control, Delivery, Position, Receipt, Refusal, Table, Targets,
-    distribute,
+    Change, Claim, Commit, CommitId, Control, Delivery, Lane, Position, Receipt, Refusal, Table,
+    Targets, distribute,
 };
 pub use counts::Counts;
 pub use directory::Seat;

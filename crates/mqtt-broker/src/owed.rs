@@ -217,6 +217,20 @@ pub(crate) struct Owed {
     pub(crate) ids: SmallVec<[SubscriptionId; 2]>,
 }
 
+impl Owed {
+    /// A QoS 2 message of which only PUBREL and PUBCOMP are left.
+    pub(crate) fn released(sequence: u64) -> Self {
+        Self {
+            sequence,
+            position: Position::default(),
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            weight: 0,
+            ids: SmallVec::new(),
+        }
+    }
+}
+
 /// What the next entry's deltas refer to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Base {

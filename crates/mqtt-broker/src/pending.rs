@@ -9,22 +9,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use headwater_mqtt_codec::{
-    ConnAckReason, DisconnectReason, PacketId, PubAckReason, QoS, UnsubAck,
+    ConnAckReason, DisconnectReason, PacketId, PubAckReason, QoS, Unsubscribe,
 };
 
 use crate::commit::{Commit, Control, Targets};
 use crate::connection::Stage;
 use crate::rows::{self, OutboundRow};
+use crate::session::connect::Dress;
 use crate::session::end::End;
 use crate::session::subscribe::Granted;
 use crate::{
-    Change, CommitId, ConnectionId, Effect, Message, Now, Receipt, Refusal, Shard, Ticket,
+    Change, CommitId, ConnectionId, Effect, Lane, Message, Now, Receipt, Refusal, Shard, Ticket,
 };
 
 /// What follows a commit.
 #[derive(Debug)]
 pub(crate) enum Then {
     Nothing,
+    /// A message that nobody waits for.
+    Counted,
     Claimed,
     Acknowledge {
         qos: QoS,
@@ -35,12 +38,14 @@ pub(crate) enum Then {
         id: PacketId,
     },
     Subscribed(Box<Granted>),
-    Unsubscribed(Box<UnsubAck>),
-    Connected {
-        present: bool,
-    },
-    /// The connection that said DISCONNECT.
-    Close(ConnectionId),
+    Unsubscribed(Box<Unsubscribe>),
+    Connected(Box<Dress>),
+    /// The Session has lost its connection, which is named when it said DISCONNECT.
+    Left(Option<ConnectionId>),
+    /// Its Will is published.
+    Willed(Option<ConnectionId>),
+    /// It has ended.
+    Ended(Option<ConnectionId>),
     Rows(Vec<RowStep>),
     Injected(Ticket),
 }
@@ -99,7 +104,18 @@ pub(crate) struct Pending {
     session: Option<(usize, u64)>,
     /// What it weighs.
     bytes: usize,
+    floors: Vec<Taken>,
     then: Then,
+}
+
+/// What a commit writes of a Session besides what it is for; dirty again when it is refused.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) slot: usize,
+    pub(crate) number: u64,
+    pub(crate) finished: Vec<u16>,
+    /// Its row too.
+    pub(crate) row: bool,
 }
 
 /// A commit without its name.
@@ -112,11 +128,20 @@ pub(crate) struct Draft {
     pub(crate) retain: bool,
     pub(crate) if_latest: bool,
     pub(crate) changes: Vec<Change>,
+    pub(crate) floors: Vec<Taken>,
     pub(crate) control: Option<Control>,
     pub(crate) ticket: Option<Ticket>,
+    pub(crate) lane: Option<Lane>,
 }
 
 impl Draft {
+    pub(crate) fn rows(changes: Vec<Change>) -> Self {
+        Self {
+            changes,
+            ..Self::default()
+        }
+    }
+
     /// Bytes that wait in memory until it is answered.
     fn weight(&self) -> usize {
         let row = |change: &Change| change.key.len() + change.value.as_ref().map_or(0, Bytes::len);
@@ -149,14 +174,6 @@ impl Shard {
             session.pending += 1;
             Some((slot, session.number()))
         });
-        self.pending.push_back(Pending {
-            id,
-            connection,
-            session,
-            bytes,
-            then,
-        });
-        self.add_pending(at, bytes);
         let Draft {
             message,
             routed,
@@ -165,9 +182,25 @@ impl Shard {
             retain,
             if_latest,
             changes,
+            floors,
             control,
             ticket,
+            lane,
         } = draft;
+        for taken in &floors {
+            if let Some(session) = self.sessions.get_mut(taken.slot) {
+                session.pending += 1;
+            }
+        }
+        self.pending.push_back(Pending {
+            id,
+            connection,
+            session,
+            bytes,
+            floors,
+            then,
+        });
+        self.add_pending(at, bytes);
         let origin = self.index;
         let commit = Commit {
             origin,
@@ -181,31 +214,10 @@ impl Shard {
             changes,
             control,
             ticket,
+            lane,
         };
         self.effects.push(Effect::Commit(Box::new(commit)));
         id
-    }
-
-    /// A commit of rows alone; none when there are none. Returns whether there was one.
-    pub(crate) fn change_rows(
-        &mut self,
-        changes: Vec<Change>,
-        slot: Option<usize>,
-        then: Then,
-    ) -> bool {
-        if changes.is_empty() {
-            return false;
-        }
-        self.submit(
-            Draft {
-                changes,
-                ..Draft::default()
-            },
-            None,
-            slot,
-            then,
-        );
-        true
     }
 
     pub(crate) fn committed(&mut self, now: Now, id: CommitId, outcome: Result<Receipt, Refusal>) {
@@ -236,7 +248,15 @@ impl Shard {
             Some(slot)
         });
         self.take_pending(now, pending.bytes);
+        let floors: Vec<usize> = pending
+            .floors
+            .into_iter()
+            .filter_map(|taken| self.floor_done(taken, outcome.is_ok()))
+            .collect();
         self.follow_up(now, id, at, slot, pending.then, outcome);
+        for slot in floors {
+            self.try_hand_over(slot);
+        }
         if let Some(at) = at {
             self.resume(now, at);
         }
@@ -258,6 +278,7 @@ impl Shard {
         let outcome = outcome.map(|_| ());
         match then {
             Then::Nothing => {}
+            Then::Counted => self.counts.refused += u64::from(outcome.is_err()),
             Then::Claimed => {
                 if !self.arrivals.contains_key(&id) {
                     self.lost_claims.remove(&id);
@@ -290,23 +311,33 @@ impl Shard {
                 }
             }
             Then::Subscribed(granted) => {
+                if let Some(slot) = slot
+                    && let Err(reason) = self.subscribed(at, slot, *granted, outcome)
+                    && let Some(at) = at
+                {
+                    self.close(now, at, Some(reason), End::Abnormal);
+                }
+            }
+            Then::Unsubscribed(asked) => {
                 if let Some(slot) = slot {
-                    self.subscribed(at, slot, *granted, outcome);
+                    self.unsubscribed(now, at, slot, &asked, outcome);
                 }
             }
-            Then::Unsubscribed(packet) => {
-                if let Some(at) = at {
-                    self.unsubscribed(at, packet, outcome);
+            Then::Connected(dress) => {
+                if let Some(slot) = slot {
+                    self.connected(now, at, slot, *dress, outcome);
                 }
             }
-            Then::Connected { present } => {
-                if let (Some(at), Some(slot)) = (at, slot) {
-                    self.connected(now, at, slot, present, outcome);
+            Then::Left(said) => self.close_said(now, said, None),
+            Then::Willed(said) => {
+                if let Some(slot) = slot {
+                    self.willed(now, slot, outcome);
                 }
+                self.close_said(now, said, None);
             }
-            Then::Close(id) => {
-                if let Some(at) = self.by_id.get(&id).copied() {
-                    self.close(now, at, None, End::Abnormal);
+            Then::Ended(said) => {
+                if let Some(slot) = slot {
+                    self.ended(now, slot, said, outcome);
                 }
             }
             Then::Rows(steps) => self.rows_done(now, steps, outcome),
@@ -362,7 +393,9 @@ impl Shard {
 
     /// Commits what QoS 2 steps of this round need in the log, with the floors of their Sessions.
     pub(crate) fn flush_rows(&mut self) {
-        if self.row_steps.is_empty() {
+        if !self.stalled.is_empty() {
+            // Behind what the log refused before, which the sweep tries again.
+            self.stalled.append(&mut self.row_steps);
             return;
         }
         let mut steps = std::mem::take(&mut self.row_steps);
@@ -370,30 +403,26 @@ impl Shard {
         let sessions = &self.sessions;
         steps.retain(|step| {
             let session = sessions.get(step.slot);
-            session.is_some_and(|one| one.number() == step.number && one.has_rows)
+            session.is_some_and(|one| one.number() == step.number && one.has_rows && !one.unsettled)
         });
         if steps.is_empty() {
             return;
         }
-        let mut changes = Vec::with_capacity(steps.len());
+        let mut draft = Draft::rows(Vec::with_capacity(steps.len()));
         for step in &steps {
             let Some(session) = self.sessions.get_mut(step.slot) else {
                 continue;
             };
             session.pending += 1;
             // A floor and its finished identifiers first: the steps may use those again.
-            session.take_floor(&mut changes);
+            session.take_floor(&mut draft);
         }
-        changes.extend(steps.iter().map(|step| step.change.clone()));
-        self.submit(
-            Draft {
-                changes,
-                ..Draft::default()
-            },
-            None,
-            None,
-            Then::Rows(steps),
-        );
+        draft
+            .changes
+            .extend(steps.iter().map(|step| step.change.clone()));
+        // A later step is not to be seen before an earlier one that was refused.
+        draft.lane = Some(self.row_lane.clone());
+        self.submit(draft, None, None, Then::Rows(steps));
     }
 
     fn rows_done(&mut self, now: Now, steps: Vec<RowStep>, outcome: Result<(), Refusal>) {
@@ -408,11 +437,63 @@ impl Shard {
                 self.row_done(now, &step);
             } else {
                 // Readers go on when there is space again.
-                session.floor_dirty = true;
                 self.stalled.push(step);
             }
             self.wake_feeds(slot);
             self.try_hand_over(slot);
+        }
+        if outcome.is_err() {
+            self.row_lane = Lane::default();
+        }
+    }
+
+    /// A floor is written, or is dirty again.
+    fn floor_done(&mut self, taken: Taken, done: bool) -> Option<usize> {
+        let session = self.sessions.get_mut(taken.slot);
+        let session = session.filter(|one| one.number() == taken.number)?;
+        session.pending -= 1;
+        if !done {
+            for id in taken.finished {
+                // One that stands for another QoS 2 message by now has a new row, or will have.
+                let again = session.find_inflight(id);
+                let again = again.and_then(|index| session.inflight.get(index)?.owed.as_ref());
+                if again.is_none_or(|owed| owed.qos != QoS::ExactlyOnce) {
+                    session.finished.push(id);
+                }
+            }
+            session.row_dirty |= taken.row;
+            self.mark_dirty(taken.slot);
+        }
+        Some(taken.slot)
+    }
+
+    /// Its row is to be written too.
+    pub(crate) fn mark_row_dirty(&mut self, slot: usize) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.row_dirty = true;
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// Writes floors, and what the log refused before.
+    pub(crate) fn write_dirty(&mut self) {
+        let mut stalled = std::mem::take(&mut self.stalled);
+        stalled.append(&mut self.row_steps);
+        self.row_steps = stalled;
+        let mut draft = Draft::default();
+        for (slot, number) in std::mem::take(&mut self.dirty) {
+            let session = self.sessions.get_mut(slot);
+            let Some(session) = session.filter(|one| one.number() == number) else {
+                continue;
+            };
+            if session.unsettled {
+                self.dirty.push((slot, number));
+            } else {
+                session.take_floor(&mut draft);
+            }
+        }
+        if !draft.changes.is_empty() {
+            self.submit(draft, None, None, Then::Nothing);
         }
     }
 

@@ -227,11 +227,13 @@ impl Restore {
             } else {
                 Progress::SentOnce
             };
+            // A PUBREL may be all that is left of a message.
+            let released = || Box::new(Owed::released(row.sequence));
             let owed = inflight.remove(&id);
+            let owed = owed.or_else(|| row.released.then(released));
             session.last_id = session.last_id.max(id);
             session.ids_restored = true;
-            // A PUBREL may be all that is left of a message.
-            if owed.is_some() || progress == Progress::Released {
+            if owed.is_some() {
                 session.inflight.push_back(Inflight { id, progress, owed });
             }
         }

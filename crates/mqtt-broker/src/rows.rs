@@ -283,10 +283,12 @@ pub(crate) fn floor_gone(number: u64) -> Change {
     row(Table::Floors, key(number, &[]), None)
 }
 
-pub(crate) fn numbers(next: u64) -> Change {
+/// Each shard's numbers ascend in commit order, so each has a row of its own.
+pub(crate) fn numbers(shard: usize, next: u64) -> Change {
     let mut value = begin();
     value.put_u64(next);
-    row(Table::Numbers, Bytes::from_static(b"next"), Some(value))
+    let key = (shard as u64).to_be_bytes();
+    row(Table::Numbers, Bytes::copy_from_slice(&key), Some(value))
 }
 
 pub(crate) fn decode_numbers(value: &[u8]) -> Option<u64> {

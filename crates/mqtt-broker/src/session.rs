@@ -98,8 +98,17 @@ pub(crate) struct Session {
     pub(crate) pending: u32,
     /// Another shard's CONNECT wants it.
     pub(crate) surrender: Option<(usize, CommitId)>,
-    /// Ascending by filter.
+    /// A commit is under way that takes it up, ends it or publishes its Will. Until it is answered
+    /// its timers wait and nothing else of it is written.
+    pub(crate) unsettled: bool,
+    /// It has ended; its rows are still in the log, which refused to let them go.
+    pub(crate) over: bool,
+    /// Its row is to be written: the log refused it.
+    pub(crate) row_dirty: bool,
+    /// Ascending by filter. As the log has them.
     pub(crate) subscriptions: Vec<Subscribed>,
+    /// The filters of SUBSCRIBEs whose commits are pending, in their order.
+    pub(crate) subscribing: Vec<Box<str>>,
     /// QoS 2 PUBLISHes taken and not released; `false` while the commit is pending.
     pub(crate) inbound: FastMap<u16, bool>,
     pub(crate) inflight: VecDeque<Inflight>,
@@ -143,7 +152,11 @@ impl Session {
             has_rows: false,
             pending: 0,
             surrender: None,
+            unsettled: false,
+            over: false,
+            row_dirty: false,
             subscriptions: Vec::new(),
+            subscribing: Vec::new(),
             inbound: FastMap::default(),
             inflight: VecDeque::new(),
             storing_bytes: 0,

@@ -18,7 +18,7 @@ use crate::directory::Seat;
 use crate::input::{Between, Forwarded};
 use crate::matching::{FastMap, MatchCache};
 use crate::payloads::Payloads;
-use crate::pending::{Pending, RowStep, Then};
+use crate::pending::{Draft, Pending, RowStep, Then};
 use crate::retire::Inquiry;
 use crate::session::Session;
 use crate::session::end::End;
@@ -26,8 +26,8 @@ use crate::session::feeds::Turn;
 use crate::session::takeover::Arrival;
 use crate::timers::{Due, Timers};
 use crate::{
-    CommitId, ConnectionId, Counts, Effect, Input, LoadId, Now, Output, Peer, Position, Publisher,
-    ShardMessage, Shared,
+    CommitId, ConnectionId, Counts, Effect, Input, Lane, LoadId, Now, Output, Peer, Position,
+    Publisher, ShardMessage, Shared,
 };
 
 /// One a thread; owns its connections and the Sessions that live with them.
@@ -71,6 +71,10 @@ pub struct Shard {
     pub(crate) waiting: Vec<(usize, ConnectionId)>,
     /// Row steps the log refused, to be tried again.
     pub(crate) stalled: Vec<RowStep>,
+    /// Of all row steps since one was refused.
+    pub(crate) row_lane: Lane,
+    /// Below it session numbers are reserved in the log for this shard.
+    pub(crate) numbers_reserved: u64,
     /// Questions that wait for Sessions on their way here.
     pub(crate) inquiries: Vec<Inquiry>,
     // The round.
@@ -127,6 +131,8 @@ impl Shard {
             full: false,
             waiting: Vec::new(),
             stalled: Vec::new(),
+            row_lane: Lane::default(),
+            numbers_reserved: 0,
             inquiries: Vec::new(),
             effects: Vec::new(),
             touched: Vec::new(),
@@ -262,8 +268,12 @@ impl Shard {
             Input::FromShard(message) => self.between(now, message.0),
             Input::Loaded { request, items } => self.loaded(now, request, items),
             Input::Inject { ticket, message } => {
-                let then = Then::Injected(ticket);
-                self.publish_other(now, *message, Vec::new(), Some(ticket), None, then);
+                // It always commits: the driver has something to add, and wants its turn.
+                let draft = Draft {
+                    ticket: Some(ticket),
+                    ..Draft::default()
+                };
+                self.publish_other(*message, draft, None, None, Then::Injected(ticket));
             }
             Input::Survey { id, kept } => self.survey(id, kept),
             Input::Retire {
@@ -393,7 +403,7 @@ impl Shard {
             }
             Packet::Subscribe(subscribe) => self.subscribe_in(at, &subscribe),
             Packet::Unsubscribe(unsubscribe) => {
-                self.unsubscribe_in(at, &unsubscribe);
+                self.unsubscribe_in(now, at, unsubscribe);
                 Ok(())
             }
             Packet::PingReq => {
@@ -480,26 +490,16 @@ impl Shard {
             return;
         };
         let load_at = session.load.as_ref().and_then(|load| load.at);
-        let due = [session.will_at, session.ends_at, load_at];
-        let due = due.into_iter().flatten().min();
+        let waits = session.unsettled || session.connection.is_some();
+        let ends = [session.will_at, session.ends_at];
+        let ends = ends.into_iter().flatten().filter(|_| !waits);
+        let due = ends.chain(load_at).min();
         self.timers.set(Due::Session(slot), &mut session.timer, due);
     }
 
-    /// Floors, memory of idle connections, steps that the log refused.
+    /// Floors, what the log refused, memory of idle connections.
     fn sweep(&mut self) {
-        let stalled = std::mem::take(&mut self.stalled);
-        self.row_steps.extend(stalled);
-        let mut changes = Vec::new();
-        for (slot, number) in std::mem::take(&mut self.dirty) {
-            if let Some(session) = self
-                .sessions
-                .get_mut(slot)
-                .filter(|one| one.number() == number)
-            {
-                session.take_floor(&mut changes);
-            }
-        }
-        self.change_rows(changes, None, Then::Nothing);
+        self.write_dirty();
         let connections = &mut self.connections;
         self.warm.retain(|(at, id)| {
             let connection = connections.get_mut(*at).filter(|one| one.id == *id);
@@ -514,16 +514,18 @@ impl Shard {
     /// The process ends: everyone is told, floors are written, Wills stay in their rows.
     fn stop(&mut self, now: Now) {
         self.flush_rows();
-        let mut changes = Vec::new();
+        let mut draft = Draft::default();
         for (_, session) in &mut self.sessions {
-            if session.has_rows && session.connection.is_some() {
+            if session.has_rows && session.connection.is_some() && !session.unsettled {
                 session.left_at_ms = Some(now.wall_ms);
-                session.take_floor(&mut changes);
-                changes.push(crate::rows::session(session.number(), &session.row()));
+                session.row_dirty = true;
+                session.take_floor(&mut draft);
             }
             session.connection = None;
         }
-        self.change_rows(changes, None, Then::Nothing);
+        if !draft.changes.is_empty() {
+            self.submit(draft, None, None, Then::Nothing);
+        }
         let all: Vec<usize> = self.connections.iter().map(|(at, _)| at).collect();
         for at in all {
             if let Some(connection) = self.connections.get_mut(at) {
@@ -551,6 +553,11 @@ impl Shard {
         let seat = session.seat.clone();
         let slot = self.sessions.insert(session);
         seat.set_slot(slot);
+        if let Some(session) = self.sessions.get(slot)
+            && session.floor_dirty
+        {
+            self.dirty.push((slot, session.number()));
+        }
         self.counts.sessions += 1;
         slot
     }

@@ -41,15 +41,10 @@ pub struct Shared {
     pub(crate) directory: Directory,
     /// The next session number.
     numbers: AtomicU64,
-    /// What the Numbers row says, or will say with the next commit that creates a Session.
-    numbers_reserved: AtomicU64,
     persistent: AtomicU64,
     seed: u64,
     assigned: AtomicU64,
 }
-
-/// Session numbers that one row reserves.
-const NUMBERS_STEP: u64 = 1 << 12;
 
 impl Shared {
     pub fn new(config: Config) -> Self {
@@ -62,7 +57,6 @@ impl Shared {
             tree: SubscriptionTree::new(),
             directory: Directory::new(),
             numbers: AtomicU64::new(1),
-            numbers_reserved: AtomicU64::new(0),
             persistent: AtomicU64::new(0),
             seed: config.seed,
             assigned: AtomicU64::new(0),
@@ -95,16 +89,6 @@ impl Shared {
     pub(crate) fn number_used(&self, number: u64) {
         self.numbers
             .fetch_max(number.saturating_add(1), Ordering::Relaxed);
-    }
-
-    /// The value the Numbers row must get along with a Session of this number, if any.
-    pub(crate) fn reserve_numbers(&self, number: u64) -> Option<u64> {
-        let reserved = self.numbers_reserved.load(Ordering::Relaxed);
-        (number >= reserved).then(|| {
-            let next = number + NUMBERS_STEP;
-            self.numbers_reserved.fetch_max(next, Ordering::Relaxed);
-            next
-        })
     }
 
     /// A client id that nobody else has [MQTT-3.1.3-6].

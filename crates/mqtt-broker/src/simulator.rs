@@ -8,24 +8,27 @@
 mod client;
 mod exchanges;
 mod feeds;
+mod full_disk;
 mod judge;
 mod keeper;
 mod pressure;
 mod refused;
 mod rest;
+mod restart;
 mod retained;
 mod schedules;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
 use headwater_mqtt_codec::DisconnectReason;
 
 use crate::{
     Cause, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message, Now, Peer,
-    Position, Receipt, Refusal, Restore, Routes, Shard, Shared, Table, Ticket, distribute,
+    Position, Receipt, Refusal, Routes, Shard, Shared, Table, Ticket, distribute,
 };
 use keeper::{Keeper, Wish};
 
@@ -112,7 +115,14 @@ const KEPT: u32 = 2;
 impl Log {
     /// Makes one commit true.
     fn apply(&mut self, commit: &Commit) -> Result<Receipt, Refusal> {
+        let lane = commit.lane.as_ref().map(|lane| &lane.0);
+        if lane.is_some_and(|broken| broken.load(Ordering::Relaxed)) {
+            return Err(Refusal::Failed);
+        }
         if self.full && !commit.is_empty() {
+            if let Some(lane) = lane {
+                lane.store(true, Ordering::Relaxed);
+            }
             return Err(Refusal::Full);
         }
         let mut receipt = Receipt::default();
@@ -250,36 +260,26 @@ impl World {
     fn start(&mut self) {
         let shards = self.inboxes.len();
         self.epoch += 1;
-        let config = Config {
-            shards,
-            limits: self.limits.clone(),
-            routes: Box::new(SomeRoutes),
-            seed: self.epoch,
-            ..Config::default()
-        };
-        self.shared = Arc::new(Shared::new(config));
+        self.shared = Arc::new(Shared::new(self.config()));
         self.shards = (0..shards)
             .map(|index| Shard::new(self.shared.clone(), index))
             .collect();
         for shard in &mut self.shards {
             shard.forgets_packet_ids = self.forgets_packet_ids;
         }
-        let mut restore = Restore::new(self.shared.clone(), self.now);
-        for ((table, key), value) in &self.log.tables {
-            restore.row(*table, key, value);
-        }
-        if let Some(from) = restore.owed_from() {
-            for (sequence, entry) in self.log.owed.iter().enumerate() {
-                if let Some((position, entry)) = entry
-                    && sequence as u64 >= from
-                {
-                    restore.owed(sequence as u64, *position, entry);
-                }
-            }
-        }
-        assert_eq!(restore.unreadable(), 0);
-        for (inbox, inputs) in self.inboxes.iter_mut().zip(restore.finish()) {
+        let inputs = self.restore(&self.shared);
+        for (inbox, inputs) in self.inboxes.iter_mut().zip(inputs) {
             *inbox = inputs.into();
+        }
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            shards: self.inboxes.len(),
+            limits: self.limits.clone(),
+            routes: Box::new(SomeRoutes),
+            seed: self.epoch,
+            ..Config::default()
         }
     }
 

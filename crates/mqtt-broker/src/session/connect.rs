@@ -15,11 +15,30 @@ use crate::commit::{Claim, Control};
 use crate::connection::Stage;
 use crate::directory::Seat;
 use crate::pending::{Draft, Then};
-use crate::rows::{self, Floor};
+use crate::rows::{self, Floor, SessionRow, WillRow};
 use crate::session::Session;
 use crate::session::end::End;
 use crate::session::will::will_row;
 use crate::{Change, CommitId, Now, Publisher, Refusal, Shard, Verdict};
+
+/// Session numbers that one row reserves.
+const NUMBERS_STEP: u64 = 1 << 12;
+
+/// What a Session becomes once the commit of its CONNECT is there.
+#[derive(Debug)]
+pub(crate) struct Dress {
+    claim: CommitId,
+    publisher: Arc<Publisher>,
+    expiry_seconds: u32,
+    will: Option<Box<WillRow>>,
+    /// Its row is in that commit.
+    writes_row: bool,
+    present: bool,
+    /// Slot and number of the old Session whose end is in that commit.
+    replaced: Option<(usize, u64)>,
+    /// Up to where that commit reserves Session numbers.
+    numbers: Option<u64>,
+}
 
 impl Shard {
     /// CONNECT (MQTT 5.0, 3.1). An error is answered by CONNACK.
@@ -121,6 +140,8 @@ impl Shard {
         let Some(publisher) = connection.publisher.take() else {
             return;
         };
+        let old_session = old.and_then(|slot| self.sessions.get(slot));
+        let is_clean = connect.clean_start || old_session.is_some_and(|one| one.over);
         let expiry_seconds = self.expiry_seconds(&connect);
         let is_one_more = expiry_seconds > 0 && old.is_none();
         if is_one_more && self.shared.persistent_sessions() >= self.shared.limits.sessions_max {
@@ -128,73 +149,73 @@ impl Shard {
             directory.release(&publisher.client, self.index, claim);
             return self.refuse_connect(now, at, ConnAckReason::QuotaExceeded);
         }
-        let mut changes = Vec::new();
-        let mut old = old;
-        if let Some(slot) = old
-            && connect.clean_start
-        {
-            // Its removal is in the commit that CONNACK waits for.
-            self.discard(now, slot, &mut changes);
-            old = None;
-        }
-        let present = old.is_some();
-        let slot = old.unwrap_or_else(|| {
+        let present = old.is_some() && !is_clean;
+        let slot = old.filter(|_| present).unwrap_or_else(|| {
             let number = self.shared.next_number();
             let seat = Arc::new(Seat::new(number, self.index, expiry_seconds > 0));
-            let session = Session::new(seat, publisher.clone(), claim);
+            let mut session = Session::new(seat, publisher.clone(), claim);
+            session.next_sequence = self.next_sequence;
+            if expiry_seconds > 0 {
+                self.shared.count_persistent(true);
+            }
             self.put_session(Box::new(session))
         });
-        let is_ours = self.settle_seat(slot, claim);
-        if !is_ours {
+        // The client id's seat is an old Session's until the log has let that go.
+        if !self.settle_seat(old.unwrap_or(slot), claim) {
             // Another claim is past us: its Surrender is in our inbox.
             if !present {
-                self.take_session(slot);
+                self.unsubscribe_all(slot);
             }
-            if !changes.is_empty() {
-                self.change_rows(changes, None, Then::Nothing);
-            }
-            self.close(now, at, None, End::Abnormal);
-            return;
+            return self.close(now, at, None, End::Abnormal);
         }
-        self.dress(
-            now,
-            at,
-            slot,
-            &connect,
+        let mut dress = Dress {
+            claim,
+            will: (connect.will.as_ref()).map(|will| Box::new(will_row(will.clone(), &publisher))),
             publisher,
             expiry_seconds,
-            &mut changes,
-        );
-        if changes.is_empty() {
-            self.connected(now, at, slot, present, Ok(()));
+            writes_row: false,
+            present,
+            replaced: None,
+            numbers: None,
+        };
+        self.take_connection(now, at, slot, &connect);
+        let mut draft = Draft::rows(self.dress_rows(slot, &mut dress));
+        if let Some(old) = old.filter(|_| !present)
+            && let Some(session) = self.sessions.get_mut(old)
+        {
+            session.unsettled = true;
+            session.pending += 1;
+            dress.replaced = Some((old, session.number()));
+            draft.changes.extend(session.removal());
+            self.settle_later(slot);
+            // The Session ends before the Will Delay Interval has passed [MQTT-3.1.3-9].
+            let then = Then::Connected(Box::new(dress));
+            self.publish_will(now, old, draft, Some(at), Some(slot), then);
+        } else if draft.changes.is_empty() {
+            self.connected(now, Some(at), slot, dress, Ok(()));
         } else {
-            let draft = Draft {
-                changes,
-                ..Draft::default()
-            };
-            self.submit(draft, Some(at), Some(slot), Then::Connected { present });
+            self.settle_later(slot);
+            let then = Then::Connected(Box::new(dress));
+            self.submit(draft, Some(at), Some(slot), then);
         }
     }
 
-    /// Gives the Session what this CONNECT says, and the connection what the Session is.
-    #[expect(clippy::too_many_arguments, reason = "the two ends of one CONNECT")]
-    fn dress(
-        &mut self,
-        now: Now,
-        at: usize,
-        slot: usize,
-        connect: &Connect,
-        publisher: Arc<Publisher>,
-        expiry_seconds: u32,
-        changes: &mut Vec<Change>,
-    ) {
-        let shared = self.shared.clone();
+    fn settle_later(&mut self, slot: usize) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.unsettled = true;
+        }
+    }
+
+    /// The connection becomes what this CONNECT says.
+    fn take_connection(&mut self, now: Now, at: usize, slot: usize, connect: &Connect) {
+        let shared = &self.shared;
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
+        session.connection = Some(at);
         connection.session = Some(slot);
         connection.window = usize::from(
             connect
@@ -220,75 +241,159 @@ impl Shard {
         };
         connection.silence_ms_max = u64::from(granted) * 1_500; // [MQTT-3.1.2-22]
         connection.last_packet_ms = now.mono_ms;
+    }
+
+    /// The rows that the Session gets with this CONNECT.
+    fn dress_rows(&self, slot: usize, dress: &mut Dress) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let Some(session) = self.sessions.get(slot) else {
+            return changes;
+        };
         let first_time = !session.has_rows;
-        let was_persistent = session.is_persistent();
-        let row_differs = session.expiry_seconds != expiry_seconds
+        let row_differs = session.expiry_seconds != dress.expiry_seconds
+            || session.row_dirty
             || session.will.is_some()
             || session.left_at_ms.is_some()
-            || connect.will.is_some();
-        session.publisher = publisher;
-        session.connection = Some(at);
-        session.expiry_seconds = expiry_seconds;
-        session.will = connect
-            .will
-            .clone()
-            .map(|will| Box::new(will_row(will, &session.publisher)));
-        (session.will_at, session.ends_at, session.left_at_ms) = (None, None, None);
-        let persistent = session.is_persistent();
-        if persistent != was_persistent {
-            shared.count_persistent(persistent);
-            if session.seat.is_persistent() != persistent {
-                session.seat.set_persistent(persistent);
-                shared.tree.touch_all();
+            || dress.will.is_some();
+        // A Will is logged also with a Session that ends with its connection.
+        let needs_rows = dress.expiry_seconds > 0 || dress.will.is_some();
+        dress.writes_row = if first_time { needs_rows } else { row_differs };
+        if !dress.writes_row {
+            return changes;
+        }
+        let number = session.number();
+        let row = SessionRow {
+            publisher: (*dress.publisher).clone(),
+            expiry_seconds: dress.expiry_seconds,
+            left_at_ms: None,
+            will: dress.will.as_deref().cloned(),
+        };
+        changes.push(rows::session(number, &row));
+        if first_time {
+            let floor = Floor {
+                front: session.next_sequence,
+                open: Vec::new(),
+            };
+            changes.push(rows::floor(number, &floor));
+            if number >= self.numbers_reserved {
+                let next = number + NUMBERS_STEP;
+                dress.numbers = Some(next);
+                changes.push(rows::numbers(self.index, next));
             }
         }
-        // A Will is logged also with a Session that ends with its connection.
-        let needs_rows = persistent || session.will.is_some();
-        if (needs_rows && first_time) || (!first_time && row_differs) {
+        changes
+    }
+
+    /// The Session becomes what its CONNECT said.
+    fn put_on(&mut self, slot: usize, dress: Dress) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        session.publisher = dress.publisher;
+        session.expiry_seconds = dress.expiry_seconds;
+        session.will = dress.will;
+        (session.will_at, session.ends_at, session.left_at_ms) = (None, None, None);
+        if dress.writes_row {
             session.has_rows = true;
-            let number = session.number();
-            changes.push(rows::session(number, &session.row()));
-            if first_time {
-                let floor = Floor {
-                    front: self.next_sequence,
-                    open: Vec::new(),
-                };
-                changes.push(rows::floor(number, &floor));
-                session.next_sequence = self.next_sequence;
-                changes.extend(shared.reserve_numbers(number).map(rows::numbers));
-            }
+            session.row_dirty = false;
+        }
+        self.numbers_reserved = self.numbers_reserved.max(dress.numbers.unwrap_or(0));
+        let persistent = session.is_persistent();
+        if session.seat.is_persistent() != persistent {
+            self.shared.count_persistent(persistent);
+            session.seat.set_persistent(persistent);
+            self.shared.tree.touch_all();
         }
         self.rearm_session(slot);
     }
 
-    /// CONNACK, then what waits.
+    /// What CONNECT asked for is in the log, or refused.
     pub(crate) fn connected(
         &mut self,
         now: Now,
-        at: usize,
+        at: Option<usize>,
         slot: usize,
-        present: bool,
+        dress: Dress,
         outcome: Result<(), Refusal>,
     ) {
-        let limits = self.shared.limits.clone();
-        if outcome.is_err() {
-            if let Some(connection) = self.connections.get_mut(at) {
-                connection.session = None;
-            }
-            self.refuse_connect(now, at, ConnAckReason::QuotaExceeded);
-            if let Some(session) = self.sessions.get_mut(slot) {
-                session.connection = None;
-                if present {
-                    session.left_at_ms = Some(now.wall_ms);
-                    self.rearm_after_leave(now, slot);
-                } else {
-                    session.will = None;
-                    session.has_rows = false;
-                    self.end_session(now, slot, Then::Nothing);
-                }
-            }
-            return;
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.unsettled = false;
         }
+        if outcome.is_err() {
+            return self.unconnected(now, at, slot, &dress);
+        }
+        let present = dress.present;
+        let is_ours = match dress.replaced {
+            Some(replaced) => self.replace(replaced, slot, dress.claim),
+            None => true,
+        };
+        self.put_on(slot, dress);
+        if !is_ours {
+            // Another claim is past us, and gets nothing: this Session has no past yet.
+            if let Some(at) = at {
+                self.let_go(at, slot);
+                self.close(now, at, None, End::Abnormal);
+            }
+            return self.end_session(now, slot, None);
+        }
+        match at {
+            Some(at) => self.welcome(now, at, slot, present),
+            // Its connection went meanwhile.
+            None => self.leave(now, slot, End::Abnormal, false, None),
+        }
+    }
+
+    /// The old Session is gone from the log. Returns whether the client id is still ours.
+    fn replace(&mut self, replaced: (usize, u64), slot: usize, claim: CommitId) -> bool {
+        let (old, number) = replaced;
+        let session = self.sessions.get(old);
+        let Some(session) = session.filter(|one| one.number() == number) else {
+            return false;
+        };
+        let surrender = session.surrender;
+        self.unsubscribe_all(old);
+        if let Some((to, claim)) = surrender {
+            self.hand_over(to, claim, None);
+            return false;
+        }
+        self.settle_seat(slot, claim)
+    }
+
+    /// The log refused: everything stays what it was.
+    fn unconnected(&mut self, now: Now, at: Option<usize>, slot: usize, dress: &Dress) {
+        if let Some(at) = at {
+            self.let_go(at, slot);
+            self.refuse_connect(now, at, ConnAckReason::QuotaExceeded);
+        }
+        if let Some((old, number)) = dress.replaced {
+            self.unsubscribe_all(slot);
+            let session = self.sessions.get_mut(old);
+            if let Some(session) = session.filter(|one| one.number() == number) {
+                session.unsettled = false;
+                session.pending -= 1;
+                self.rearm_session(old);
+                self.try_hand_over(old);
+            }
+        } else if dress.present {
+            self.rearm_session(slot);
+        } else {
+            self.forget_session(slot);
+        }
+    }
+
+    /// Connection and Session are not each other's.
+    fn let_go(&mut self, at: usize, slot: usize) {
+        if let Some(connection) = self.connections.get_mut(at) {
+            connection.session = None;
+        }
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.connection = None;
+        }
+    }
+
+    /// CONNACK, then what waits.
+    fn welcome(&mut self, now: Now, at: usize, slot: usize, present: bool) {
+        let limits = self.shared.limits.clone();
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };

@@ -7,10 +7,11 @@
 use headwater_mqtt_codec::{Disconnect, DisconnectReason, Packet};
 
 use crate::connection::Stage;
-use crate::pending::Then;
+use crate::pending::{Draft, Taken, Then};
 use crate::rows;
 use crate::session::Session;
-use crate::{Change, Effect, Now, Shard};
+use crate::session::will::RETRY_MS;
+use crate::{Change, ConnectionId, Effect, Now, Refusal, Shard};
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,16 +38,17 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return Ok(());
         };
-        if let Some(wish) = disconnect.session_expiry_interval {
-            if session.expiry_seconds == 0 && wish > 0 {
+        let mut ends = false;
+        match disconnect.session_expiry_interval {
+            Some(wish) if session.expiry_seconds == 0 && wish > 0 => {
                 return Err(DisconnectReason::ProtocolError); // 3.14.2.2.2
             }
-            session.expiry_seconds = wish.min(self.shared.limits.session_expiry_seconds_max);
-            if session.expiry_seconds == 0 && session.seat.is_persistent() {
-                session.seat.set_persistent(false);
-                self.shared.count_persistent(false);
-                self.shared.tree.touch_all();
+            // It stays what it was until the log has let it go.
+            Some(0) => ends = true,
+            Some(wish) => {
+                session.expiry_seconds = wish.min(self.shared.limits.session_expiry_seconds_max);
             }
+            None => {}
         }
         let end = match disconnect.reason {
             DisconnectReason::NormalDisconnection => End::Normal,
@@ -55,11 +57,28 @@ impl Shard {
         connection.stage = Stage::Closing;
         connection.session = None;
         self.counts.connections -= 1;
-        let id = connection.id;
-        if !self.leave(now, slot, end, Then::Close(id)) {
-            self.close(now, at, None, End::Abnormal);
-        }
+        let said = Some(connection.id);
+        self.leave(now, slot, end, ends, said);
         Ok(())
+    }
+
+    /// What a DISCONNECT promises is in the log, or refused for `reason`: now the connection goes.
+    pub(crate) fn close_said(
+        &mut self,
+        now: Now,
+        said: Option<ConnectionId>,
+        reason: Option<DisconnectReason>,
+    ) {
+        let Some(at) = said.and_then(|id| self.by_id.get(&id)).copied() else {
+            return;
+        };
+        if let Some(reason) = reason
+            && let Some(connection) = self.connections.get_mut(at)
+            && connection.is_v5()
+        {
+            connection.send(&Packet::Disconnect(Box::new(Disconnect::new(reason))));
+        }
+        self.close(now, at, None, End::Abnormal);
     }
 
     /// A connection ends from our side: DISCONNECT where it can be said, then `Effect::Close`.
@@ -101,7 +120,14 @@ impl Shard {
             self.counts.connections -= 1;
         }
         if let Some(slot) = connection.session {
-            self.leave(now, slot, end, Then::Nothing);
+            if connection.stage == Stage::Claiming {
+                // The commit of its CONNECT is under way; `connected` goes on.
+                if let Some(session) = self.sessions.get_mut(slot) {
+                    session.connection = None;
+                }
+            } else {
+                self.leave(now, slot, end, false, None);
+            }
         } else if connection.stage == Stage::Claiming
             && let Some(publisher) = connection.publisher
         {
@@ -113,37 +139,39 @@ impl Shard {
         }
     }
 
-    /// A Session loses its connection. Returns whether a commit came of it, whose `then` follows.
-    fn leave(&mut self, now: Now, slot: usize, end: End, then: Then) -> bool {
+    /// A Session loses its connection, and `ends` if it is not to outlive it. `said` is the
+    /// connection that waits with its DISCONNECT.
+    pub(crate) fn leave(
+        &mut self,
+        now: Now,
+        slot: usize,
+        end: End,
+        ends: bool,
+        said: Option<ConnectionId>,
+    ) {
         let Some(session) = self.sessions.get_mut(slot) else {
-            return false;
+            return;
         };
         session.forget_connection();
         if end == End::Normal {
             session.will = None;
         }
-        if !session.is_persistent() {
-            return self.end_session(now, slot, then);
-        }
         session.left_at_ms = Some(now.wall_ms);
+        if ends || !session.is_persistent() {
+            return self.end_session(now, slot, said);
+        }
         self.rearm_after_leave(now, slot);
         self.flush_rows();
         let Some(session) = self.sessions.get_mut(slot) else {
-            return false;
+            return;
         };
-        let will_now = session.will_at.is_some_and(|at| at <= now.mono_ms);
-        let mut row = session.row();
-        if will_now {
-            row.will = None;
+        if session.will_at.is_some_and(|at| at <= now.mono_ms) {
+            return self.will_due(now, slot, said);
         }
-        let number = session.number();
-        let mut changes = vec![rows::session(number, &row)];
-        session.take_floor(&mut changes);
-        if will_now {
-            self.publish_will(now, slot, changes, then)
-        } else {
-            self.change_rows(changes, Some(slot), then)
-        }
+        session.row_dirty = true;
+        let mut draft = Draft::default();
+        session.take_floor(&mut draft);
+        self.submit(draft, None, Some(slot), Then::Left(said));
     }
 
     pub(crate) fn rearm_after_leave(&mut self, now: Now, slot: usize) {
@@ -157,22 +185,53 @@ impl Shard {
         self.rearm_session(slot);
     }
 
-    /// The Session's end: its Will, its rows, its place. Returns whether a commit came of it.
-    pub(crate) fn end_session(&mut self, now: Now, slot: usize, then: Then) -> bool {
+    /// The Session's end: its Will and its rows go first, then it goes itself.
+    pub(crate) fn end_session(&mut self, now: Now, slot: usize, said: Option<ConnectionId>) {
         self.flush_rows();
         let Some(session) = self.sessions.get_mut(slot) else {
-            return false;
+            return;
         };
-        let mut changes = Vec::new();
-        session.remove_rows(&mut changes);
-        let has_will = session.will.is_some();
-        let committed = if has_will {
-            self.publish_will(now, slot, changes, then)
+        if !session.has_rows {
+            self.forget_session(slot);
+            return self.close_said(now, said, None);
+        }
+        session.unsettled = true;
+        let draft = Draft::rows(session.removal());
+        self.publish_will(now, slot, draft, None, Some(slot), Then::Ended(said));
+    }
+
+    /// The log has let a Session go, or has not: then it stays.
+    pub(crate) fn ended(
+        &mut self,
+        now: Now,
+        slot: usize,
+        said: Option<ConnectionId>,
+        outcome: Result<(), Refusal>,
+    ) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        session.unsettled = false;
+        if outcome.is_ok() {
+            self.forget_session(slot);
+            return self.close_said(now, said, None);
+        }
+        if said.is_some() && session.is_persistent() {
+            // As if the DISCONNECT had said nothing of it.
+            self.rearm_after_leave(now, slot);
+            self.mark_row_dirty(slot);
         } else {
-            self.change_rows(changes, Some(slot), then)
-        };
+            session.over = true;
+            session.ends_at = Some(now.mono_ms + RETRY_MS);
+            self.rearm_session(slot);
+        }
+        self.close_said(now, said, Some(DisconnectReason::QuotaExceeded));
+    }
+
+    /// A Session that the log does not know any more.
+    pub(crate) fn forget_session(&mut self, slot: usize) {
         let Some(session) = self.sessions.get(slot) else {
-            return committed;
+            return;
         };
         self.shared
             .directory
@@ -182,24 +241,10 @@ impl Shard {
         if let Some((to, claim)) = surrender {
             self.hand_over(to, claim, None);
         }
-        committed
-    }
-
-    /// An old Session makes way for a Clean Start; its rows' removal goes into `changes`.
-    pub(crate) fn discard(&mut self, now: Now, slot: usize, changes: &mut Vec<Change>) {
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        session.remove_rows(changes);
-        if session.will.is_some() {
-            // The Session ends before the Will Delay Interval has passed [MQTT-3.1.3-9].
-            self.publish_will(now, slot, Vec::new(), Then::Nothing);
-        }
-        self.unsubscribe_all(slot);
     }
 
     /// Takes a Session out of the tree and out of this shard.
-    fn unsubscribe_all(&mut self, slot: usize) {
+    pub(crate) fn unsubscribe_all(&mut self, slot: usize) {
         let Some(session) = self.take_session(slot) else {
             return;
         };
@@ -215,48 +260,46 @@ impl Shard {
 }
 
 impl Session {
-    /// The deletion of everything the log knows of it.
-    fn remove_rows(&mut self, changes: &mut Vec<Change>) {
-        if !self.has_rows {
-            return;
-        }
+    /// The deletion of everything the log knows of it, or will know.
+    pub(crate) fn removal(&self) -> Vec<Change> {
         let number = self.number();
-        changes.push(rows::session_gone(number));
-        changes.push(rows::floor_gone(number));
-        for subscription in &self.subscriptions {
-            changes.push(rows::subscription_gone(number, &subscription.filter));
-        }
-        changes.extend(
-            self.inbound
-                .keys()
-                .map(|id| rows::inbound_gone(number, *id)),
-        );
-        let outbound = self
-            .inflight
-            .iter()
-            .filter(|inflight| inflight.owed.is_some());
-        changes.extend(outbound.map(|inflight| rows::outbound_gone(number, inflight.id)));
-        changes.extend(
-            self.finished
-                .drain(..)
-                .map(|id| rows::outbound_gone(number, id)),
-        );
-        self.has_rows = false;
-        self.floor_dirty = false;
+        let mut changes = vec![rows::session_gone(number), rows::floor_gone(number)];
+        let filters = self.subscriptions.iter().map(|one| &one.filter);
+        let filters = filters.chain(&self.subscribing);
+        changes.extend(filters.map(|filter| rows::subscription_gone(number, filter)));
+        let inbound = self.inbound.keys();
+        changes.extend(inbound.map(|id| rows::inbound_gone(number, *id)));
+        let outbound = self.inflight.iter().filter(|one| one.owed.is_some());
+        let outbound = outbound
+            .map(|one| one.id)
+            .chain(self.finished.iter().copied());
+        changes.extend(outbound.map(|id| rows::outbound_gone(number, id)));
+        changes
     }
 
-    /// The row of its floor, and the rows of what is finished, which may not be later.
-    pub(crate) fn take_floor(&mut self, changes: &mut Vec<Change>) {
-        if !self.has_rows || !self.floor_dirty {
+    /// The row of its floor, the rows of what is finished, which may not be later, and its own row
+    /// where that is due.
+    pub(crate) fn take_floor(&mut self, draft: &mut Draft) {
+        if !self.has_rows || !(self.floor_dirty || self.row_dirty) {
             return;
         }
-        self.floor_dirty = false;
         let number = self.number();
-        changes.extend(
-            self.finished
-                .drain(..)
-                .map(|id| rows::outbound_gone(number, id)),
-        );
-        changes.push(rows::floor(number, &self.floor()));
+        let taken = Taken {
+            slot: self.seat.slot(),
+            number,
+            finished: std::mem::take(&mut self.finished),
+            row: std::mem::take(&mut self.row_dirty),
+        };
+        let finished = taken.finished.iter();
+        draft
+            .changes
+            .extend(finished.map(|id| rows::outbound_gone(number, *id)));
+        if std::mem::take(&mut self.floor_dirty) {
+            draft.changes.push(rows::floor(number, &self.floor()));
+        }
+        if taken.row {
+            draft.changes.push(rows::session(number, &self.row()));
+        }
+        draft.floors.push(taken);
     }
 }

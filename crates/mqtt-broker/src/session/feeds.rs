@@ -237,6 +237,6 @@ impl Shard {
             if_latest: true,
             ..Draft::default()
         };
-        self.submit(draft, at, Some(slot), Then::Nothing);
+        self.submit(draft, at, Some(slot), Then::Counted);
     }
 }

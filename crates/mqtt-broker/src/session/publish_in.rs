@@ -17,7 +17,7 @@ use crate::input::Forwarded;
 use crate::matching::Matched;
 use crate::pending::{Draft, Then};
 use crate::rows;
-use crate::{Change, Message, Now, Shard, Ticket, Verdict};
+use crate::{Message, Now, Shard, Verdict};
 
 /// A message with who wants it.
 #[derive(Debug)]
@@ -268,19 +268,22 @@ impl Shard {
             self.deliver_now(now, &publication.matched, publication.message);
             return;
         }
-        let mut changes = Vec::new();
-        let mut then = Then::Nothing;
+        let mut draft = Draft::default();
+        let mut then = Then::Counted;
+        if !connection.is_v5() {
+            draft.lane = Some(connection.lane.get_or_insert_default().clone());
+        }
         if let Some(id) = publish.packet_id() {
             connection.acknowledge(qos, id, None);
             if qos == QoS::ExactlyOnce {
                 session.inbound.insert(id.value(), false);
                 if remembers && !self.forgets_packet_ids {
-                    changes.push(rows::inbound(session.number(), id));
+                    draft.changes.push(rows::inbound(session.number(), id));
                 }
             }
             then = Then::Acknowledge { qos, id, reason };
         }
-        self.commit_publication(publication, changes, None, Some(at), Some(slot), then);
+        self.commit_publication(publication, draft, Some(at), Some(slot), then);
         self.burn();
     }
 
@@ -288,8 +291,7 @@ impl Shard {
     fn commit_publication(
         &mut self,
         publication: Publication,
-        mut changes: Vec<Change>,
-        ticket: Option<Ticket>,
+        mut draft: Draft,
         at: Option<usize>,
         slot: Option<usize>,
         then: Then,
@@ -302,7 +304,7 @@ impl Shard {
             retains,
         } = publication;
         if retains {
-            changes.push(rows::retained(&message));
+            draft.changes.push(rows::retained(&message));
         }
         let weight = u32::try_from(message.weight()).unwrap_or(u32::MAX);
         let owed = matched.owed(message.qos, message.retain).map(|mut entry| {
@@ -315,33 +317,24 @@ impl Shard {
             routed,
             owed,
             targets: Targets::new(matched, publisher),
-            changes,
-            ticket,
-            ..Draft::default()
+            ..draft
         };
         self.submit(draft, at, slot, then);
     }
 
-    /// Publishes for somebody who is no connection: a Will, an injected message. `changes` are
-    /// committed with it. Returns whether there was a commit, whose `then` follows.
+    /// Publishes for somebody who is no connection: a Will, an injected message. `draft` is what
+    /// is committed with it.
     pub(crate) fn publish_other(
         &mut self,
-        now: Now,
         message: Message,
-        changes: Vec<Change>,
-        ticket: Option<Ticket>,
+        draft: Draft,
+        at: Option<usize>,
         slot: Option<usize>,
         then: Then,
-    ) -> bool {
+    ) {
         let mut publication = self.find_subscribers(message, None);
         self.retain_if_room(&mut publication);
-        // A ticket always commits: the driver has something to add, and wants its turn.
-        if publication.is_durable() || !changes.is_empty() || ticket.is_some() {
-            self.commit_publication(publication, changes, ticket, None, slot, then);
-            return true;
-        }
-        self.deliver_now(now, &publication.matched, publication.message);
-        false
+        self.commit_publication(publication, draft, at, slot, then);
     }
 
     /// To this shard's Sessions directly, to the others' with this round.
@@ -386,11 +379,7 @@ impl Shard {
             // PUBCOMP promises that the identifier is free also after a crash.
             let number = session.number();
             session.inbound.insert(id.value(), false);
-            let changes = vec![rows::inbound_gone(number, id.value())];
-            let draft = Draft {
-                changes,
-                ..Draft::default()
-            };
+            let draft = Draft::rows(vec![rows::inbound_gone(number, id.value())]);
             self.submit(draft, Some(at), Some(slot), Then::Complete { id });
             return;
         }

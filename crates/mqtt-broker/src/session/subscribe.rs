@@ -1,4 +1,4 @@
-//! SUBSCRIBE and UNSUBSCRIBE. The Retained Messages that a SUBSCRIBE asks for: see `feeds`.
+//! SUBSCRIBE and UNSUBSCRIBE, and the Retained Messages that a SUBSCRIBE asks for.
 //!
 //! Holds: for a Session that outlives its connection, SUBACK and UNSUBACK follow the commit; the
 //!   tree knows the subscription before SUBACK is on the wire.
@@ -6,13 +6,15 @@
 use headwater_mqtt_codec::{
     DisconnectReason, Packet, PacketId, RetainHandling, SubAck, SubAckReason, Subscribe,
     Subscription, SubscriptionId, SubscriptionOptions, UnsubAck, UnsubAckReason, Unsubscribe,
+    Version,
 };
 
 use crate::pending::{Draft, Then};
 use crate::rows;
+use crate::session::end::End;
 use crate::session::{Session, Subscribed};
 use crate::tree::Subscriber;
-use crate::{Refusal, Shard, Verdict};
+use crate::{Change, Now, Refusal, Shard, Verdict};
 
 /// What a SUBSCRIBE was granted, until its commit is there.
 #[derive(Debug)]
@@ -27,14 +29,13 @@ pub(crate) struct Granted {
 struct GrantedFilter {
     filter: Box<str>,
     options: SubscriptionOptions,
-    is_new: bool,
 }
 
 impl GrantedFilter {
-    fn wants_retained(&self) -> bool {
+    fn wants_retained(&self, is_new: bool) -> bool {
         match self.options.retain_handling {
             RetainHandling::Send => true,
-            RetainHandling::SendIfNew => self.is_new,
+            RetainHandling::SendIfNew => is_new,
             RetainHandling::DoNotSend => false,
         }
     }
@@ -93,45 +94,48 @@ impl Shard {
         let number = session.number();
         let has_rows = session.has_rows;
         for (index, wanted) in subscribe.subscriptions.iter().enumerate() {
-            if let Some(reason) = self.refusal(slot, index, wanted) {
+            if let Some(reason) = self.refusal(slot, index, wanted, granted.filters.len()) {
                 granted.reasons.push(reason);
                 continue;
             }
             let options = wanted.options;
-            let id = granted.id;
-            let Some(session) = self.sessions.get_mut(slot) else {
-                return Ok(());
-            };
-            let is_new = session.remember_subscription(&wanted.filter, options, id);
             granted.reasons.push(SubAckReason::granted(options.qos));
             granted.filters.push(GrantedFilter {
                 filter: (*wanted.filter).into(),
                 options,
-                is_new,
             });
             if has_rows {
-                changes.push(rows::subscription(number, &wanted.filter, options, id));
+                let row = rows::subscription(number, &wanted.filter, options, granted.id);
+                changes.push(row);
             }
         }
         let granted = Box::new(granted);
         if changes.is_empty() {
-            self.subscribed(Some(at), slot, *granted, Ok(()));
-        } else {
-            let draft = Draft {
-                changes,
-                ..Draft::default()
-            };
-            self.submit(draft, Some(at), Some(slot), Then::Subscribed(granted));
+            return self.subscribed(Some(at), slot, *granted, Ok(()));
         }
+        if let Some(session) = self.sessions.get_mut(slot) {
+            let filters = granted.filters.iter().map(|one| one.filter.clone());
+            session.subscribing.extend(filters);
+        }
+        let draft = Draft::rows(changes);
+        self.submit(draft, Some(at), Some(slot), Then::Subscribed(granted));
         Ok(())
     }
 
-    fn refusal(&self, slot: usize, index: usize, wanted: &Subscription) -> Option<SubAckReason> {
+    /// Why not; `more` filters are granted already in this packet.
+    fn refusal(
+        &self,
+        slot: usize,
+        index: usize,
+        wanted: &Subscription,
+        more: usize,
+    ) -> Option<SubAckReason> {
         let filter = &*wanted.filter;
         let session = self.sessions.get(slot)?;
         let limits = &self.shared.limits;
         if index >= limits.filters_per_packet_max
-            || (session.subscriptions.len() >= limits.subscriptions_max
+            || (session.subscriptions.len() + session.subscribing.len() + more
+                >= limits.subscriptions_max
                 && session.find_subscription(filter).is_err())
         {
             return Some(SubAckReason::QuotaExceeded);
@@ -150,50 +154,57 @@ impl Shard {
         }
     }
 
-    /// The subscriptions are in the log, where they must be: from here on they count.
+    /// The subscriptions are in the log, where they must be: from here on they count. An error
+    /// closes the connection.
     pub(crate) fn subscribed(
         &mut self,
         at: Option<usize>,
         slot: usize,
         granted: Granted,
         outcome: Result<(), Refusal>,
-    ) {
+    ) -> Result<(), DisconnectReason> {
         let Granted {
             packet_id,
             id,
             mut reasons,
             filters,
         } = granted;
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return Ok(());
+        };
+        if !session.subscribing.is_empty() {
+            let count = filters.len().min(session.subscribing.len());
+            session.subscribing.drain(..count);
+        }
+        let mut retained = Vec::new();
+        for one in filters {
+            if outcome.is_err() {
+                break;
+            }
+            let Some(session) = self.sessions.get_mut(slot) else {
+                return Ok(());
+            };
+            let is_new = session.remember_subscription(&one.filter, one.options, id);
+            let (seat, options) = (session.seat.clone(), one.options);
+            self.shared
+                .tree
+                .subscribe(&one.filter, Subscriber { seat, options, id });
+            if one.wants_retained(is_new) && at.is_some() {
+                retained.push(one.filter);
+            }
+        }
         if outcome.is_err() {
             for reason in reasons.iter_mut().filter(|reason| !reason.is_error()) {
                 *reason = SubAckReason::QuotaExceeded;
             }
         }
-        let mut retained = Vec::new();
-        for one in filters {
-            let Some(session) = self.sessions.get_mut(slot) else {
-                return;
-            };
-            let found = session.find_subscription(&one.filter);
-            let Ok(index) = found else { continue }; // An UNSUBSCRIBE came meanwhile.
-            if outcome.is_err() {
-                if one.is_new {
-                    session.subscriptions.remove(index);
-                }
-                continue;
-            }
-            let (seat, options) = (session.seat.clone(), one.options);
-            self.shared
-                .tree
-                .subscribe(&one.filter, Subscriber { seat, options, id });
-            if one.wants_retained() && at.is_some() {
-                retained.push(one.filter);
-            }
-        }
-        let Some(at) = at else { return };
+        let Some(at) = at else { return Ok(()) };
         // The tree has the subscriptions: what is set from here on reaches them by itself.
         let stood_at = self.shared.retained.stands();
         if let Some(connection) = self.connections.get_mut(at) {
+            if outcome.is_err() && connection.version == Version::V31 {
+                return Err(DisconnectReason::QuotaExceeded); // It has no code for a failure.
+            }
             let packet = SubAck {
                 packet_id,
                 properties: None,
@@ -209,67 +220,77 @@ impl Shard {
         if feeds >= self.shared.limits.feeds_max {
             self.pause(at);
         }
+        Ok(())
     }
 
     /// UNSUBSCRIBE (MQTT 5.0, 3.10).
-    pub(crate) fn unsubscribe_in(&mut self, at: usize, unsubscribe: &Unsubscribe) {
+    pub(crate) fn unsubscribe_in(&mut self, now: Now, at: usize, asked: Box<Unsubscribe>) {
         let Some(connection) = self.connections.get(at) else {
             return;
         };
         let Some(slot) = connection.session else {
             return;
         };
-        let Some(session) = self.sessions.get_mut(slot) else {
+        let Some(session) = self.sessions.get(slot) else {
             return;
         };
         let number = session.number();
-        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
-        let mut changes = Vec::new();
-        for filter in &unsubscribe.filters {
-            match session.find_subscription(filter) {
-                Ok(index) => {
-                    session.subscriptions.remove(index);
-                    session.end_feed(filter);
-                    self.shared.tree.unsubscribe(filter, number);
-                    if session.has_rows {
-                        changes.push(rows::subscription_gone(number, filter));
-                    }
-                    reasons.push(UnsubAckReason::Success);
-                }
-                Err(_) => reasons.push(UnsubAckReason::NoSubscriptionExisted),
-            }
-        }
-        let packet = UnsubAck {
-            packet_id: unsubscribe.packet_id,
-            properties: None,
-            reasons,
+        let is_known = |filter: &str| {
+            session.find_subscription(filter).is_ok()
+                || session.subscribing.iter().any(|one| **one == *filter)
         };
-        let packet = Box::new(packet);
+        let known = asked.filters.iter().filter(|filter| is_known(filter));
+        let changes: Vec<Change> = known
+            .filter(|_| session.has_rows)
+            .map(|filter| rows::subscription_gone(number, filter))
+            .collect();
         if changes.is_empty() {
-            self.unsubscribed(at, packet, Ok(()));
+            self.unsubscribed(now, Some(at), slot, &asked, Ok(()));
         } else {
-            let draft = Draft {
-                changes,
-                ..Draft::default()
-            };
-            self.submit(draft, Some(at), Some(slot), Then::Unsubscribed(packet));
+            let then = Then::Unsubscribed(asked);
+            self.submit(Draft::rows(changes), Some(at), Some(slot), then);
         }
     }
 
+    /// The subscriptions are gone from the log, where they were, or stay.
     pub(crate) fn unsubscribed(
         &mut self,
-        at: usize,
-        mut packet: Box<UnsubAck>,
+        now: Now,
+        at: Option<usize>,
+        slot: usize,
+        asked: &Unsubscribe,
         outcome: Result<(), Refusal>,
     ) {
-        if outcome.is_err() {
-            for reason in &mut packet.reasons {
-                *reason = UnsubAckReason::UnspecifiedError;
-            }
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let mut reasons = Vec::with_capacity(asked.filters.len());
+        for filter in &asked.filters {
+            reasons.push(match session.find_subscription(filter) {
+                _ if outcome.is_err() => UnsubAckReason::ImplementationSpecificError,
+                Ok(index) => {
+                    session.subscriptions.remove(index);
+                    session.end_feed(filter);
+                    self.shared.tree.unsubscribe(filter, session.number());
+                    UnsubAckReason::Success
+                }
+                Err(_) => UnsubAckReason::NoSubscriptionExisted,
+            });
         }
-        if let Some(connection) = self.connections.get_mut(at) {
-            connection.send(&Packet::UnsubAck(packet));
-            self.touch(at);
+        let Some(at) = at else { return };
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        if outcome.is_err() && !connection.is_v5() {
+            // Its UNSUBACK can only say that it is done.
+            return self.close(now, at, None, End::Abnormal);
         }
+        let packet = UnsubAck {
+            packet_id: asked.packet_id,
+            properties: None,
+            reasons,
+        };
+        connection.send(&Packet::UnsubAck(Box::new(packet)));
+        self.touch(at);
     }
 }

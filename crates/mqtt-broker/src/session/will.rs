@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use headwater_mqtt_codec::{PublishProperties, Will};
 
-use crate::pending::Then;
+use crate::pending::{Draft, Then};
 use crate::rows::{self, WillRow};
-use crate::{Change, Message, Now, Publisher, Shard};
+use crate::{ConnectionId, Message, Now, Publisher, Refusal, Shard};
 
 /// The Will of a CONNECT, in memory of its own.
 pub(crate) fn will_row(will: Will, publisher: &Arc<Publisher>) -> WillRow {
@@ -44,30 +44,62 @@ pub(crate) fn will_row(will: Will, publisher: &Arc<Publisher>) -> WillRow {
     }
 }
 
+/// The pause before the log is asked again for what it refused.
+pub(crate) const RETRY_MS: u64 = 1_000;
+
 impl Shard {
-    /// Publishes the Will of a Session and changes its rows, in one commit if there is one.
-    /// Returns whether there was.
+    /// Publishes the Will of a Session, if it has one, in one commit with `draft`. It stays with
+    /// the Session until that is answered.
     pub(crate) fn publish_will(
         &mut self,
         now: Now,
         slot: usize,
-        changes: Vec<Change>,
+        draft: Draft,
+        at: Option<usize>,
+        then_of: Option<usize>,
         then: Then,
-    ) -> bool {
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return false;
+    ) {
+        let will = self.sessions.get(slot).and_then(|one| one.will.as_ref());
+        let Some(will) = will else {
+            self.submit(draft, at, then_of, then);
+            return;
         };
-        let Some(will) = session.will.take() else {
-            return false;
-        };
-        session.will_at = None;
         let mut message = (*will.message).clone();
         message.arrive(now);
         if self.may_publish(slot, &message.topic).is_err() {
             self.counts.refused += 1;
-            return self.change_rows(changes, Some(slot), then);
+            self.submit(draft, at, then_of, then);
+            return;
         }
-        self.publish_other(now, message, changes, None, Some(slot), then)
+        self.publish_other(message, draft, at, then_of, then);
+    }
+
+    /// A Will whose time has come goes out in the commit that takes it out of the row.
+    pub(crate) fn will_due(&mut self, now: Now, slot: usize, said: Option<ConnectionId>) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let mut row = session.row();
+        row.will = None;
+        let mut draft = Draft::rows(vec![rows::session(session.number(), &row)]);
+        session.row_dirty = false;
+        session.take_floor(&mut draft);
+        session.unsettled = true;
+        self.publish_will(now, slot, draft, None, Some(slot), Then::Willed(said));
+    }
+
+    pub(crate) fn willed(&mut self, now: Now, slot: usize, outcome: Result<(), Refusal>) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        session.unsettled = false;
+        if outcome.is_ok() {
+            (session.will, session.will_at) = (None, None);
+        } else {
+            session.will_at = Some(now.mono_ms + RETRY_MS);
+            self.mark_row_dirty(slot);
+        }
+        self.rearm_session(slot);
     }
 
     /// A Session's timer: its Will Delay Interval, its expiry or a pause in reading has passed.
@@ -75,24 +107,17 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        if session.ends_at.is_some_and(|at| at <= now.mono_ms) {
-            self.end_session(now, slot, Then::Nothing);
-            return;
-        }
-        if session.will_at.is_some_and(|at| at <= now.mono_ms) {
-            let mut changes = Vec::new();
-            if session.has_rows {
-                let mut row = session.row();
-                row.will = None;
-                changes.push(rows::session(session.number(), &row));
+        let is_due = |at: Option<u64>| at.is_some_and(|at| at <= now.mono_ms);
+        if !session.unsettled && session.connection.is_none() {
+            if is_due(session.ends_at) {
+                return self.end_session(now, slot, None);
             }
-            self.publish_will(now, slot, changes, Then::Nothing);
+            if is_due(session.will_at) {
+                return self.will_due(now, slot, None);
+            }
         }
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return;
-        };
         if let Some(load) = &mut session.load
-            && load.at.is_some_and(|at| at <= now.mono_ms)
+            && is_due(load.at)
         {
             load.at = None;
             self.feed(now, slot);

@@ -6,9 +6,10 @@ use std::num::NonZeroU32;
 
 use bytes::{Bytes, BytesMut};
 use headwater_mqtt_codec::{
-    ConnAckReason, Connect, ConnectProperties, Decoder, Delivery, Packet, PacketId, PubAck,
-    PubAckReason, PubComp, PubCompReason, PubRec, PubRecReason, PubRel, PubRelReason, Publish, QoS,
-    Subscribe, Subscription, SubscriptionOptions, Version,
+    ConnAckReason, Connect, ConnectProperties, Decoder, Delivery, Disconnect, DisconnectReason,
+    Packet, PacketId, PubAck, PubAckReason, PubComp, PubCompReason, PubRec, PubRecReason, PubRel,
+    PubRelReason, Publish, QoS, Subscribe, Subscription, SubscriptionOptions, Unsubscribe, Version,
+    Will,
 };
 
 use crate::ConnectionId;
@@ -80,6 +81,8 @@ pub(crate) struct Client {
     pub(crate) connection: Option<ConnectionId>,
     pub(crate) live: bool,
     pub(crate) subscribing: bool,
+    /// It has ended its session, and hears no more on this connection.
+    left: bool,
     decoder: Decoder,
     /// Bytes on their way to the broker.
     pub(crate) out: Vec<u8>,
@@ -107,6 +110,7 @@ impl Client {
             connection: None,
             live: false,
             subscribing: false,
+            left: false,
             decoder: Decoder::for_client(version, u32::MAX),
             out: Vec::new(),
             unacknowledged: VecDeque::new(),
@@ -128,20 +132,37 @@ impl Client {
         self.connection = None;
         self.live = false;
         self.subscribing = false;
+        self.left = false;
         self.out.clear();
         self.decoder = Decoder::for_client(self.version, u32::MAX);
     }
 
-    pub(crate) fn connect(&mut self, connection: ConnectionId) {
+    /// `will` is the mark and the topic of its Will. With `clean` the session's past is over.
+    pub(crate) fn connect(
+        &mut self,
+        connection: ConnectionId,
+        clean: bool,
+        will: Option<(Mark, &str)>,
+    ) {
         self.lost();
         self.connection = Some(connection);
+        if clean {
+            self.unacknowledged.clear();
+            self.held.clear();
+        }
         let connect = Connect {
             version: self.version,
             bridge: false,
-            clean_start: !self.persistent,
+            clean_start: !self.persistent || clean,
             keep_alive: 0,
             client_id: format!("client{}", self.index).parse().unwrap(),
-            will: None,
+            will: will.map(|(mark, topic)| Will {
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                topic: topic.parse().unwrap(),
+                payload: Bytes::from(mark.payload()).try_into().unwrap(),
+                properties: None,
+            }),
             user_name: None,
             password: None,
             properties: ConnectProperties {
@@ -227,8 +248,40 @@ impl Client {
         self.write(&Packet::Subscribe(Box::new(subscribe)));
     }
 
+    pub(crate) fn unsubscribe(&mut self) {
+        if self.filters.is_empty() {
+            return;
+        }
+        let filters = self
+            .filters
+            .iter()
+            .map(|(filter, _)| filter.parse().unwrap());
+        let unsubscribe = Unsubscribe {
+            packet_id: PacketId::new(60_001).unwrap(),
+            user_properties: Default::default(),
+            filters: filters.collect(),
+        };
+        self.write(&Packet::Unsubscribe(Box::new(unsubscribe)));
+    }
+
+    /// Says goodbye; the session `ends` with it, if the broker can let it go.
+    pub(crate) fn disconnect(&mut self, ends: bool) {
+        let mut disconnect = Disconnect::new(DisconnectReason::NormalDisconnection);
+        if ends {
+            disconnect.session_expiry_interval = Some(0);
+            self.unacknowledged.clear();
+            self.held.clear();
+            self.left = true;
+        }
+        self.write(&Packet::Disconnect(Box::new(disconnect)));
+        self.live = false;
+    }
+
     /// Reads what came, answers it, and says what happened.
     pub(crate) fn receive(&mut self, bytes: &[u8], events: &mut Vec<Event>) {
+        if self.left {
+            return;
+        }
         let mut bytes = Bytes::copy_from_slice(bytes);
         while let Some(packet) = self.decoder.decode_read(&mut bytes).expect("sound bytes") {
             self.packet(packet, events);
@@ -286,7 +339,7 @@ impl Client {
                 }));
             }
             Packet::Publish(publish) => self.published(&publish, events),
-            Packet::Disconnect(_) | Packet::PingResp => {}
+            Packet::Disconnect(_) | Packet::PingResp | Packet::UnsubAck(_) => {}
             other => panic!("{other:?} to a client"),
         }
     }

@@ -301,7 +301,7 @@ fn a_feed_never_pushes_what_is_owed_out_of_the_queue() {
             }
             let id = world.open(1);
             let mut client = Client::new(0, version, persistent, vec![("r/#".into(), qos)]);
-            client.connect(id);
+            client.connect(id, false, None);
             assert_eq!(receive_all(&mut world, &mut client, id).len(), 0);
             client.subscribe();
             let got = receive_all(&mut world, &mut client, id);

@@ -45,9 +45,6 @@ pub(crate) struct Judge {
     clock: u64,
     sent: BTreeMap<Mark, Sent>,
     saw: BTreeMap<usize, Saw>,
-    /// The log refuses at times. What a 3.x Client sent behind a refused PUBLISH may be committed
-    /// before the connection closes, and the refused one is sent again after it.
-    pub(crate) refusals: bool,
     pub(crate) deliveries: u64,
     pub(crate) acknowledged: u64,
 }
@@ -118,6 +115,13 @@ impl Judge {
         saw.steady = true;
     }
 
+    /// From here on the client may have no subscription.
+    pub(crate) fn unsubscribes(&mut self, client: usize) {
+        if let Some(saw) = self.saw.get_mut(&client) {
+            saw.since = None;
+        }
+    }
+
     /// The client's session ended.
     pub(crate) fn ended(&mut self, client: usize) {
         self.saw.remove(&client);
@@ -173,9 +177,13 @@ impl Judge {
             if saw.since.is_none_or(|since| sent.at < since) {
                 return Ok(());
             }
+            // Nor are those in order that were lost on their way at QoS 0 and sent again.
+            if qos < sent.qos && qos == QoS::AtMostOnce {
+                return Ok(());
+            }
             let key = (mark.publisher, topic.to_owned(), sent.qos);
             let last = saw.last.entry(key).or_default();
-            if *last > mark.sequence && !self.refusals {
+            if *last > mark.sequence {
                 return Err(format!(
                     "{mark:?} came to {client} after {last} [MQTT-4.6.0-6]"
                 ));

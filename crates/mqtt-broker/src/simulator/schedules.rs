@@ -27,6 +27,7 @@ struct Schedule {
     injected: BTreeMap<Ticket, Mark>,
     refused: u64,
     stops: u64,
+    wills: u64,
     /// The disk is full at times.
     may_fill: bool,
     /// How seldom the process ends.
@@ -74,19 +75,18 @@ impl Schedule {
         let clients = clients.collect();
         let may_fill = !forgets_packet_ids && random.chance(4);
         let calm = [3, 10, 40][random.below(3)];
-        let mut judge = Judge::default();
-        judge.refusals = may_fill;
         Self {
             random,
             world,
             clients,
-            judge,
+            judge: Judge::default(),
             crashes: 0,
             takeovers: 0,
             injections: 0,
             injected: BTreeMap::new(),
             refused: 0,
             stops: 0,
+            wills: 0,
             may_fill,
             calm,
         }
@@ -96,7 +96,10 @@ impl Schedule {
         for _ in 0..steps {
             self.step()?;
         }
+        self.world.run();
+        self.world.agrees_with_its_log(false)?;
         self.come_to_rest()?;
+        self.world.agrees_with_its_log(true)?;
         let stuck = self.world.stuck();
         if !stuck.is_empty() {
             return Err(format!("at rest: {stuck:#?}"));
@@ -247,6 +250,18 @@ impl Schedule {
                 let bytes = self.random.below(60);
                 self.world.make_room(connection, bytes);
             }
+            17 if client.live && !client.subscribing && self.random.chance(4) => {
+                client.unsubscribe();
+                self.judge.unsubscribes(index);
+            }
+            18 if client.live && self.random.chance(4) => {
+                let may_end = client.persistent && client.version == Version::V5;
+                let ends = may_end && self.random.chance(2);
+                client.disconnect(ends);
+                if ends {
+                    self.judge.ended(index);
+                }
+            }
             // Any number of bytes reaches the broker.
             _ => {
                 let length = self.random.below(client.out.len() + 1);
@@ -262,7 +277,22 @@ impl Schedule {
     fn connect(&mut self, index: usize) {
         let shard = self.random.below(self.world.shards.len());
         let connection = self.world.open(shard);
-        self.clients[index].connect(connection);
+        // Before 5.0 such a session ends with its connection, too.
+        let clean = self.clients[index].version == Version::V5 && self.random.chance(12);
+        if clean {
+            self.judge.ended(index);
+        }
+        let topic = TOPICS[self.random.below(TOPICS.len())];
+        let will = self.random.chance(4).then(|| {
+            self.wills += 1;
+            let mark = Mark {
+                publisher: 200 + index,
+                sequence: self.wills,
+            };
+            self.judge.sent(mark, topic, QoS::AtLeastOnce, false, false);
+            (mark, topic)
+        });
+        self.clients[index].connect(connection, clean, will);
     }
 
     fn lose(&mut self, index: usize) {
@@ -367,7 +397,10 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
         .and_then(|seed| seed.parse().ok())
     {
         Some(seed) => seed..seed + 1,
-        None => 0..count,
+        None => {
+            let more = std::env::var("HEADWATER_SEEDS").ok();
+            0..more.and_then(|more| more.parse().ok()).unwrap_or(count)
+        }
     }
 }
 

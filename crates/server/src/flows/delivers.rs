@@ -55,7 +55,7 @@ struct Way {
     /// Offsets at or above `done` that are done out of turn.
     ahead: Vec<u64>,
     in_flight: u64,
-    lane: Arc<Lane>,
+    lane: Lane,
     /// A record was refused: read again from `done` once nothing is in flight.
     broken: bool,
 }
@@ -271,7 +271,7 @@ impl Delivers {
                 Ok(message) => {
                     way.next = offset + 1;
                     way.in_flight += 1;
-                    let lane = Arc::clone(&way.lane);
+                    let lane = way.lane.clone();
                     self.inject(key, offset, lane, message);
                 }
                 // The position passes a dead letter only after all before it are done.
@@ -309,7 +309,7 @@ impl Delivers {
         &self,
         key: &LaneKey,
         offset: u64,
-        lane: Arc<Lane>,
+        lane: Lane,
         message: headwater_mqtt_broker::Message,
     ) {
         let (sender, signal, lane_key) = (
@@ -422,7 +422,7 @@ impl Way {
             written: at,
             ahead: Vec::new(),
             in_flight: 0,
-            lane: Arc::default(),
+            lane: Lane::default(),
             broken: false,
         }
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use headwater_bridge::{DEAD_LETTERS, Flows, encode_record, partition_for_key};
 use headwater_commitlog::record::RecordBody;
 use headwater_commitlog::{
-    Admin, Append, AppendData, CommitError, Log, PartitionId, Position, TableChange, TableId,
+    Admin, Append, AppendData, CommitError, Lane, Log, PartitionId, Position, TableChange, TableId,
     Topic, TopicConfig, Topics, Unit,
 };
 use headwater_mqtt_broker::{self as broker, Commit, Input, Message, Refusal, Shared, distribute};
@@ -166,6 +166,9 @@ impl Committer {
                     });
                 }
                 Err(Held::Refused(refusal)) => {
+                    if let Some(lane) = &commit.lane {
+                        Lane::from(Arc::clone(&lane.0)).break_off();
+                    }
                     // Its place in the order is kept by an empty unit.
                     units.push(Unit::default());
                     refused.push(Some(refusal));
@@ -274,6 +277,9 @@ impl Committer {
             let (rows, lane) = self.injections.changes(ticket);
             unit.tables.extend(rows);
             unit.lane = lane;
+        }
+        if let Some(lane) = &commit.lane {
+            unit.lane = Some(Arc::clone(&lane.0).into());
         }
         Ok((unit, message_at, owed_at))
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use headwater_commitlog::{Lane, TableChange};
 use headwater_mqtt_broker::{Refusal, Ticket};
@@ -22,7 +22,7 @@ type Done = Box<dyn FnOnce(Injected) + Send>;
 
 struct Waiting {
     rows: Vec<TableChange>,
-    lane: Option<Arc<Lane>>,
+    lane: Option<Lane>,
     rows_taken: bool,
     done: Done,
 }
@@ -37,12 +37,7 @@ pub(crate) struct Injections {
 impl Injections {
     /// A ticket for a message that is about to be injected. `done` is called on a shard's thread
     /// and must be short.
-    pub(crate) fn ticket(
-        &self,
-        rows: Vec<TableChange>,
-        lane: Option<Arc<Lane>>,
-        done: Done,
-    ) -> Ticket {
+    pub(crate) fn ticket(&self, rows: Vec<TableChange>, lane: Option<Lane>, done: Done) -> Ticket {
         let ticket = Ticket(self.next.fetch_add(1, Ordering::Relaxed));
         self.lock().insert(
             ticket,
@@ -57,7 +52,7 @@ impl Injections {
     }
 
     /// The rows to commit together with that message, and its lane.
-    pub(crate) fn changes(&self, ticket: Ticket) -> (Vec<TableChange>, Option<Arc<Lane>>) {
+    pub(crate) fn changes(&self, ticket: Ticket) -> (Vec<TableChange>, Option<Lane>) {
         let mut all = self.lock();
         let Some(waiting) = all.get_mut(&ticket) else {
             return (Vec::new(), None);

@@ -1,0 +1,175 @@
+//! What a full disk refuses, by hand: the protocol's answer, and memory as the log has it.
+
+use super::World;
+use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
+use crate::{ConnectionId, Limits};
+
+const LASTING: &str = "05 11 00000064";
+
+/// A lasting v5 session that subscribed to "a" at QoS 1, and its connection.
+fn lasting() -> (World, ConnectionId) {
+    let mut world = World::new(2, Limits::default());
+    let connection = live(&mut world, 0, &connect_v5('s', "00", LASTING, ""));
+    let answer = exchange(&mut world, connection, &hex("82 07 0001 00 0001 61 01"));
+    assert_eq!(answer, hex("90 04 0001 00 01"));
+    (world, connection)
+}
+
+/// Whether CONNECT finds the session.
+fn is_present(world: &mut World, connect: &[u8]) -> bool {
+    let connection = world.open(1);
+    let answer = exchange(world, connection, connect);
+    assert_eq!((answer[0], answer[3]), (0x20, 0), "accepted");
+    answer[2] == 1
+}
+
+#[test]
+fn refused_subscribe_changes_nothing() {
+    let (mut world, connection) = lasting();
+    world.log.full = true;
+    // "a" at QoS 2, "b" at QoS 0.
+    let subscribe = hex("82 0b 0002 00 0001 61 02 0001 62 00");
+    assert_eq!(
+        exchange(&mut world, connection, &subscribe),
+        hex("90 05 0002 00 97 97")
+    );
+    world.agrees_with_its_log(true).unwrap();
+    world.log.full = false;
+    assert_eq!(
+        exchange(&mut world, connection, &subscribe),
+        hex("90 05 0002 00 02 00")
+    );
+    world.agrees_with_its_log(true).unwrap();
+}
+
+#[test]
+fn refused_unsubscribe_changes_nothing() {
+    let (mut world, connection) = lasting();
+    let v3 = live(&mut world, 1, &connect_v3('t', false));
+    exchange(&mut world, v3, &hex("82 06 0001 0001 61 01"));
+    world.log.full = true;
+    let unsubscribe = hex("a2 06 0002 00 0001 61");
+    assert_eq!(
+        exchange(&mut world, connection, &unsubscribe),
+        hex("b0 04 0002 00 83")
+    );
+    exchange(&mut world, v3, &hex("a2 05 0002 0001 61"));
+    assert!(!world.is_open(v3), "UNSUBACK of 3.1.1 only says yes");
+    world.agrees_with_its_log(false).unwrap();
+    world.log.full = false;
+    // What is published now still reaches it.
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    exchange(&mut world, publisher, &hex("32 06 0001 61 0001 78"));
+    assert_eq!(world.read(connection), hex("32 07 0001 61 0001 00 78"));
+    assert_eq!(
+        exchange(&mut world, connection, &unsubscribe),
+        hex("b0 04 0002 00 00")
+    );
+}
+
+#[test]
+fn refused_end_of_a_session_leaves_it() {
+    let (mut world, connection) = lasting();
+    world.log.full = true;
+    // DISCONNECT with Session Expiry Interval 0.
+    let disconnect = hex("e0 07 00 05 11 00000000");
+    let answer = exchange(&mut world, connection, &disconnect);
+    assert_eq!((answer[0], answer[2]), (0xe0, 0x97));
+    assert!(!world.is_open(connection));
+    world.agrees_with_its_log(false).unwrap();
+    world.log.full = false;
+    let again = connect_v5('s', "00", LASTING, "");
+    assert!(is_present(&mut world, &again));
+    let connection = live(&mut world, 0, &again);
+    assert_eq!(
+        exchange(&mut world, connection, &disconnect),
+        Vec::<u8>::new()
+    );
+    world.agrees_with_its_log(true).unwrap();
+    assert!(!is_present(&mut world, &again));
+}
+
+#[test]
+fn refused_clean_start_leaves_the_old_session() {
+    let (mut world, connection) = lasting();
+    world.cut(connection);
+    world.run();
+    world.log.full = true;
+    for shard in [0, 1] {
+        let connection = world.open(shard);
+        let answer = exchange(&mut world, connection, &connect_v5('s', "02", LASTING, ""));
+        assert_eq!((answer[0], answer[3]), (0x20, 0x97));
+        world.agrees_with_its_log(true).unwrap();
+    }
+    world.log.full = false;
+    let again = connect_v5('s', "00", LASTING, "");
+    assert!(is_present(&mut world, &again));
+    assert!(!is_present(&mut world, &connect_v5('s', "02", LASTING, "")));
+    world.agrees_with_its_log(true).unwrap();
+}
+
+#[test]
+fn refused_steps_of_qos_2_wait_or_close() {
+    let (mut world, connection) = lasting();
+    let subscribe = hex("82 07 0002 00 0001 61 02");
+    exchange(&mut world, connection, &subscribe);
+    // Its own message comes back as number 1; its own identifier is 7.
+    let answer = exchange(&mut world, connection, &hex("34 06 0001 61 0007 00"));
+    assert!(
+        answer.ends_with(&hex("34 06 0001 61 0001 00")),
+        "{answer:02x?}"
+    );
+    world.log.full = true;
+    assert_eq!(
+        exchange(&mut world, connection, &hex("50 02 0001")),
+        hex("")
+    );
+    world.agrees_with_its_log(true).unwrap();
+    let answer = exchange(&mut world, connection, &hex("62 02 0007"));
+    assert_eq!((answer[0], answer[2]), (0xe0, 0x97), "no code in PUBCOMP");
+    world.agrees_with_its_log(false).unwrap();
+    world.log.full = false;
+    let connection = world.open(1);
+    let answer = exchange(&mut world, connection, &connect_v5('s', "00", LASTING, ""));
+    assert!(
+        answer.ends_with(&hex("62 02 0001")),
+        "PUBREL: {answer:02x?}"
+    );
+    exchange(&mut world, connection, &hex("70 02 0001"));
+    assert_eq!(
+        exchange(&mut world, connection, &hex("62 02 0007")),
+        hex("70 02 0007")
+    );
+    world.pass(1_000);
+    world.run();
+    world.agrees_with_its_log(true).unwrap();
+}
+
+#[test]
+fn refused_qos_0_is_counted() {
+    let mut world = World::new(1, Limits::default());
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    world.log.full = true;
+    exchange(&mut world, publisher, &hex("30 0a 0008 726f757465642f78"));
+    assert_eq!(world.shards[0].counts().refused, 1);
+    assert!(world.is_open(publisher));
+}
+
+#[test]
+fn nothing_behind_a_refused_publish_of_3_1_1_is_committed_before_the_close() {
+    let mut world = World::new(1, Limits::default());
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    world.log.full = true;
+    for id in [1, 2] {
+        // QoS 1 to "routed/x".
+        let bytes = format!("32 0c 0008 726f757465642f78 {id:04x}");
+        world.send(publisher, &hex(&bytes));
+        world.run_shard(0, 1);
+    }
+    world.run_log(1);
+    // Space comes back between the two.
+    world.log.full = false;
+    world.run();
+    assert!(world.log.records.is_empty());
+    assert!(!world.is_open(publisher));
+}
