@@ -22,6 +22,9 @@ const STORE_NTH: u32 = 2;
 /// A thread that syncs rarely reaches its Nth sync late.
 const FIRED_WAIT: Duration = Duration::from_secs(60);
 
+/// What a sync fails with, in turn. None of them may be taken for a full disk, which passes.
+const ERRORS: [&str; 3] = ["EIO", "ENOSPC", "EDQUOT"];
+
 /// Which sync fails.
 #[derive(Clone, Copy, Debug)]
 enum Sync {
@@ -40,14 +43,15 @@ pub fn run(bench: &Bench, times: u32) -> anyhow::Result<u32> {
         .map(|_| Sync::Any(random.random_range(1..=NTH_MAX)))
         .collect();
     syncs.push(Sync::Store(STORE_NTH));
-    for (time, sync) in syncs.into_iter().enumerate() {
-        match attempt(bench, sync) {
+    let errors = ERRORS.into_iter().cycle();
+    for (time, (sync, error)) in syncs.into_iter().zip(errors).enumerate() {
+        match attempt(bench, sync, error) {
             Ok(line) => eprintln!("{line}"),
-            Err(error) => {
+            Err(broken) => {
                 failed += 1;
                 let kept = bench.folder.join(format!("failed-{time}"));
                 eprintln!(
-                    "BROKEN EIO at {sync:?}: {error:#}\nevidence in {}",
+                    "BROKEN {error} at {sync:?}: {broken:#}\nevidence in {}",
                     kept.display()
                 );
                 std::fs::rename(bench.folder.join("eio"), kept)?;
@@ -59,7 +63,7 @@ pub fn run(bench: &Bench, times: u32) -> anyhow::Result<u32> {
 
 impl Sync {
     /// The options of strace that make it fail.
-    fn options(self, data: &Path) -> Vec<String> {
+    fn options(self, error: &str, data: &Path) -> Vec<String> {
         let (calls, nth) = match self {
             Self::Any(nth) => ("fdatasync", nth),
             Self::Store(nth) => ("fsync,fdatasync", nth),
@@ -69,7 +73,7 @@ impl Sync {
             "-e".to_owned(),
             format!("trace={calls}"),
             "-e".to_owned(),
-            format!("inject={calls}:error=EIO:when={nth}"),
+            format!("inject={calls}:error={error}:when={nth}"),
         ];
         if matches!(self, Self::Store(_)) {
             let wal = data.join("store/documents-000001.sqlite-wal");
@@ -79,11 +83,11 @@ impl Sync {
     }
 }
 
-fn attempt(bench: &Bench, sync: Sync) -> anyhow::Result<String> {
+fn attempt(bench: &Bench, sync: Sync, error: &str) -> anyhow::Result<String> {
     let (setup, folder) = bench.setup("eio")?;
     let trace = folder.join("strace.log");
-    let wrapped = setup.wrapped_in(strace(&trace, &sync.options(&setup.data_dir())));
-    let name = format!("EIO at {sync:?}");
+    let wrapped = setup.wrapped_in(strace(&trace, &sync.options(error, &setup.data_dir())));
+    let name = format!("{error} at {sync:?}");
     let mut trial = Trial::begin_hurt(setup, Some((&wrapped, &name)), &folder, Cast::small(200))?;
     let begun = Instant::now();
     while trial.watch.fired.is_none() && begun.elapsed() < FIRED_WAIT {
