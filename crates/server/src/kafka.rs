@@ -15,16 +15,18 @@ use headwater_kafka_server::{Done, Host, Options};
 use crate::config::{ByteSize, Config};
 use crate::data_dir;
 use crate::mqtt::retire::Retirements;
+use crate::serve::descriptors::Shares;
 use crate::serve::log_options;
 
 pub(crate) fn options(config: &Config, dir: &Path) -> anyhow::Result<Options> {
     let cluster_id = data_dir::cluster_id(&RealFs, dir)?;
+    let shares = Shares::now(config.log.open_files_max);
     Ok(Options {
         cluster_id,
         frame_bytes_max: size(config.kafka.frame_bytes_max),
         requests_bytes_max: size(config.kafka.requests_bytes_max),
         responses_bytes_max: size(config.kafka.responses_bytes_max),
-        connections_max: config.kafka.connections_max,
+        connections_max: config.kafka.connections_max.min(shares.kafka),
         auto_create: config.log.auto_create,
         partitions: config.log.partitions,
         topic_defaults: topic_defaults(config)?,

@@ -7,7 +7,7 @@
 //! Calls: every module of this crate. Called by: the command line.
 //! Holds: no door accepts before everything behind it stands.
 
-mod descriptors;
+pub(crate) mod descriptors;
 mod housekeeping;
 mod reload;
 
@@ -48,6 +48,7 @@ use crate::listen::{Door, bind};
 use crate::mqtt::commits::TopicRules;
 use crate::mqtt::{Internal, Mqtt, Setup, accept};
 use crate::start_block;
+use descriptors::Shares;
 use housekeeping::Housekeeping;
 
 /// Topics that are there from the first start.
@@ -313,19 +314,25 @@ impl House {
         listener: TcpListener,
         stopping: watch::Receiver<bool>,
     ) -> tokio::task::JoinHandle<()> {
+        let shares = Shares::now(self.config.log.open_files_max);
         match name {
             "kafka" => runtime.spawn(Arc::clone(&self.running.kafka).serve(listener, stopping)),
             "http" => {
                 let key = headwater_dashboard::Secret::new(&self.key);
                 let router = headwater_dashboard::router(self.running.clone(), key);
-                runtime.spawn(crate::http::door::serve(listener, router, stopping))
+                runtime.spawn(crate::http::door::serve(
+                    listener,
+                    router,
+                    shares.http,
+                    stopping,
+                ))
             }
             _ => {
                 let common = Arc::clone(&self.mqtt.common);
                 runtime.spawn(accept(
                     listener,
                     common,
-                    self.config.mqtt.connections_max,
+                    self.config.mqtt.connections_max.min(shares.mqtt),
                     stopping,
                 ))
             }
@@ -402,10 +409,7 @@ pub(crate) fn log_options(config: &Config, dir: &Path) -> Options {
     options.retention_ms = signed(config.log.retention_ms.0);
     options.retention_bytes = config.log.retention_bytes.map_or(-1, |size| signed(size.0));
     options.backlog_bytes_max = config.log.backlog_bytes_max.0;
-    options.open_files_max = (config.log.open_files_max)
-        .map_or_else(descriptors::for_log, |count| {
-            usize::try_from(count).unwrap_or(usize::MAX)
-        });
+    options.open_files_max = Shares::now(config.log.open_files_max).log;
     // An MQTT packet of the largest size must fit, with its headers.
     let packet_max = u32::try_from(config.mqtt.packet_bytes_max.0).unwrap_or(u32::MAX);
     options.message_bytes_max = options

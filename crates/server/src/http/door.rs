@@ -26,13 +26,14 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const END_MAX: Duration = Duration::from_secs(3);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` until `stopping` says so.
+/// Serves `router` until `stopping` says so, on fewer connections at once where `connections_max` is less.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
+    connections_max: usize,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX.min(connections_max)));
     let mut connections = JoinSet::new();
     let told = stopping.clone();
     let accepting = async {
@@ -112,7 +113,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(async || "yes"));
         let (stop, stopping) = watch::channel(false);
-        let door = tokio::spawn(serve(listener, router, stopping));
+        let door = tokio::spawn(serve(listener, router, CONNECTIONS_MAX, stopping));
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
         let mut quick = TcpStream::connect(address).await.unwrap();
@@ -136,7 +137,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(std::future::pending::<&str>));
         let (stop, stopping) = watch::channel(false);
-        let door = tokio::spawn(serve(listener, router, stopping));
+        let door = tokio::spawn(serve(listener, router, CONNECTIONS_MAX, stopping));
         let mut waiting = TcpStream::connect(address).await.unwrap();
         waiting
             .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")

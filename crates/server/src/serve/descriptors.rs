@@ -1,12 +1,47 @@
-//! The process's limit of open files.
+//! The process's limit of open files, and who gets how many of them.
+//!
+//! Holds: clients, however many connect, leave the log the files that it needs to go on.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Part of the limit that the log takes; connections need the most.
+/// Part of the limit that the log takes, within bounds.
 const LOG_SHARE: u64 = 8;
 const LOG_MIN: u64 = 64;
 const LOG_MAX: u64 = 4_096;
+/// For everything that is neither a partition's file nor a connection: the write-ahead file, the document
+/// store, listeners, the runtimes.
+const HOUSE: u64 = 64;
+
+/// What each may have open.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Shares {
+    /// Files of partitions, where the configuration says nothing.
+    pub(crate) log: usize,
+    /// Most connections of a door, where the configuration allows more.
+    pub(crate) mqtt: usize,
+    pub(crate) kafka: usize,
+    pub(crate) http: usize,
+}
+
+impl Shares {
+    /// Of the limit that holds now.
+    pub(crate) fn now(log: Option<u32>) -> Self {
+        Self::of(limit(), log)
+    }
+
+    fn of(limit: u64, log: Option<u32>) -> Self {
+        let log = log.map_or_else(|| (limit / LOG_SHARE).clamp(LOG_MIN, LOG_MAX), u64::from);
+        let eighth = limit.saturating_sub(log + HOUSE) / 8;
+        let size = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        Self {
+            log: size(log),
+            mqtt: size(eighth.saturating_mul(5)),
+            kafka: size(eighth.saturating_mul(2)),
+            http: size(eighth),
+        }
+    }
+}
 
 /// Raises the soft limit to the hard one, and gives what holds then.
 pub(super) fn raise() -> u64 {
@@ -21,15 +56,6 @@ pub(super) fn raise() -> u64 {
         warn!(%error, "the limit of open files could not be raised");
     }
     limit()
-}
-
-/// Files of partitions that the log may have open where the configuration says nothing.
-pub(super) fn for_log() -> usize {
-    usize::try_from(share(limit())).unwrap_or(usize::MAX)
-}
-
-fn share(limit: u64) -> u64 {
-    (limit / LOG_SHARE).clamp(LOG_MIN, LOG_MAX)
 }
 
 /// `None` is no limit.
@@ -54,9 +80,15 @@ mod tests {
     }
 
     #[test]
-    fn the_log_takes_an_eighth_within_bounds() {
-        for (limit, expected) in [(0, 64), (1_024, 128), (20_000, 2_500), (u64::MAX, 4_096)] {
-            assert_eq!(share(limit), expected, "{limit}");
-        }
+    fn connections_share_what_the_log_and_the_house_leave() {
+        let of = |limit, log| {
+            let shares = Shares::of(limit, log);
+            (shares.log, shares.mqtt, shares.kafka, shares.http)
+        };
+        assert_eq!(of(1_024, None), (128, 520, 208, 104));
+        assert_eq!(of(20_000, None), (2_500, 10_895, 4_358, 2_179));
+        assert_eq!(of(20_000, Some(100)).0, 100);
+        assert_eq!(of(100, None), (64, 0, 0, 0));
+        assert_eq!(of(u64::MAX, None).0, 4_096);
     }
 }

@@ -67,6 +67,27 @@ fn a_thousand_partitions_work_with_256_open_files_and_survive_kill_9() {
 }
 
 #[test]
+fn clients_cannot_take_the_files_that_the_log_needs() {
+    let home = Home::with_files(256);
+    let program = home.start();
+    // More than there are files, through both doors that anybody reaches; those beyond a door's
+    // share are closed.
+    let connect = |door: &str| std::net::TcpStream::connect(program.doors[door]).unwrap();
+    let held: Vec<_> = (0..300)
+        .flat_map(|_| [connect("tcp"), connect("kafka")])
+        .collect();
+    program.done("topic create many -p 100");
+    let lines: String = (0..300).fold(String::new(), |lines, number| {
+        lines + &format!("key-{number}:{number}\n")
+    });
+    let sent = program.verb_with(&["produce", "many", "-K", ":"], lines.as_bytes());
+    assert_eq!(sent.code, 0, "{sent:?}");
+    assert_eq!(program.done("consume many").lines().count(), 300);
+    drop(held);
+    program.stop();
+}
+
+#[test]
 fn data_directory_and_url_are_taken_before_the_verb_too() {
     let home = Home::new();
     let program = home.start();
