@@ -13,13 +13,13 @@ use uuid::Uuid;
 use crate::entry::{self, Step};
 use crate::frame;
 use crate::producers::{Overlay, Producer};
-use crate::record::{BatchBuilder, BatchHeader, assign};
+use crate::record::{BatchBuilder, BatchHeader, RecordBody, assign};
 use crate::state::State;
-use crate::topics::{TopicConfig, validate_name};
+use crate::topics::{Topic, TopicConfig, validate_name};
 use crate::unit::{
     Admin, Append, AppendData, CommitError, PartitionId, Position, Receipt, TableChange, Unit,
 };
-use crate::writer::Writer;
+use crate::writer::{Staged, Writer};
 
 /// Records are merged into batches of at most so many bytes.
 const MERGED_BYTES_MAX: usize = 64 << 10;
@@ -248,14 +248,7 @@ impl Group {
         }
         match &append.data {
             AppendData::Record { timestamp_ms, body } => {
-                if staged.builder.len() + body.len() > MERGED_BYTES_MAX {
-                    seal(
-                        &mut self.frame,
-                        &mut self.placed,
-                        partition,
-                        &mut staged.builder,
-                    );
-                }
+                make_room(&mut self.frame, &mut self.placed, partition, staged, body);
                 staged.builder.push(*timestamp_ms, body);
                 self.records += 1;
                 staged.next_offset += 1;
@@ -265,14 +258,7 @@ impl Group {
                 to,
                 body,
             } => {
-                if staged.builder.len() + body.len() > MERGED_BYTES_MAX {
-                    seal(
-                        &mut self.frame,
-                        &mut self.placed,
-                        partition,
-                        &mut staged.builder,
-                    );
-                }
+                make_room(&mut self.frame, &mut self.placed, partition, staged, body);
                 staged.builder.push(*timestamp_ms, body);
                 let value = body.value_range();
                 let room = staged.builder.last_body_mut(body.len()).zip(value);
@@ -320,6 +306,19 @@ impl Group {
     }
 }
 
+/// Ends the batch that is being merged if `body` would make it too long.
+fn make_room(
+    frame: &mut Vec<u8>,
+    placed: &mut Vec<Placed>,
+    partition: PartitionId,
+    staged: &mut Staged,
+    body: &RecordBody,
+) {
+    if staged.builder.len() + body.len() > MERGED_BYTES_MAX {
+        seal(frame, placed, partition, &mut staged.builder);
+    }
+}
+
 fn seal(
     frame: &mut Vec<u8>,
     placed: &mut Vec<Placed>,
@@ -361,9 +360,12 @@ fn destination<'s>(
 fn decide(state: &State, admin: &[Admin]) -> Result<(Vec<Step>, Option<i64>), CommitError> {
     let mut steps = Vec::new();
     let mut names: Vec<&str> = Vec::new();
-    let mut next_partition = state.next_partition;
-    let mut next_producer_id = state.next_producer_id;
-    let mut producer_id = None;
+    let mut decision = Decision {
+        state,
+        next_partition: state.next_partition,
+        next_producer_id: state.next_producer_id,
+        producer_id: None,
+    };
     for wish in admin {
         if let Admin::CreateTopic { name, .. }
         | Admin::DeleteTopic { name }
@@ -375,111 +377,126 @@ fn decide(state: &State, admin: &[Admin]) -> Result<(Vec<Step>, Option<i64>), Co
             }
             names.push(name);
         }
-        let known = |name: &String| {
-            let topic = state.topics.by_name(name);
-            topic
-                .cloned()
-                .ok_or_else(|| CommitError::UnknownTopic { name: name.clone() })
-        };
-        steps.push(match wish {
+        steps.push(decision.step(wish)?);
+    }
+    Ok((steps, decision.producer_id))
+}
+
+/// What the steps of one unit have taken so far.
+struct Decision<'s> {
+    state: &'s State,
+    next_partition: u32,
+    next_producer_id: i64,
+    producer_id: Option<i64>,
+}
+
+impl Decision<'_> {
+    fn step(&mut self, wish: &Admin) -> Result<Step, CommitError> {
+        Ok(match wish {
             Admin::CreateTopic {
                 name,
                 partitions,
                 config,
-            } => {
-                validate_name(name).map_err(CommitError::InvalidName)?;
-                if state.topics.by_name(name).is_some() {
-                    return Err(CommitError::TopicExists { name: name.clone() });
-                }
-                let first = take_partitions(state, &mut next_partition, *partitions)?;
-                Step::CreateTopic {
-                    id: Uuid::new_v4(),
-                    name: name.as_str().into(),
-                    config: TopicConfig::clone(config),
-                    first,
-                    count: *partitions,
-                }
-            }
+            } => self.create(name, *partitions, config)?,
             Admin::DeleteTopic { name } => Step::DeleteTopic {
-                name: Arc::clone(&known(name)?.name),
+                name: Arc::clone(&self.known(name)?.name),
             },
-            Admin::AddPartitions { name, total } => {
-                let topic = known(name)?;
-                let writers = topic
-                    .partitions
-                    .iter()
-                    .filter_map(|id| state.writers.get(id));
-                if writers
-                    .into_iter()
-                    .any(|one| one.partition.refuses_appends())
-                {
-                    return Err(CommitError::UnknownTopic { name: name.clone() });
-                }
-                let have = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
-                let allowed = "the total must be more than the topic has";
-                let count = total.checked_sub(have).filter(|count| *count > 0).ok_or(
-                    CommitError::InvalidPartitions {
-                        given: *total,
-                        allowed,
-                    },
-                )?;
-                let first = take_partitions(state, &mut next_partition, count)?;
-                Step::AddPartitions {
-                    name: Arc::clone(&topic.name),
-                    first,
-                    count,
-                }
-            }
+            Admin::AddPartitions { name, total } => self.grow(name, *total)?,
             Admin::SetConfig { name, config } => Step::SetConfig {
-                name: Arc::clone(&known(name)?.name),
+                name: Arc::clone(&self.known(name)?.name),
                 config: config.clone(),
             },
-            Admin::TrimTo { partition, offset } => {
-                let writer = state.writers.get(partition);
-                let writer = writer.ok_or(CommitError::UnknownPartition {
-                    partition: *partition,
-                })?;
-                let high_watermark = writer.next_offset;
-                if *offset > high_watermark {
-                    return Err(CommitError::OffsetOutOfRange {
-                        offset: *offset,
-                        high_watermark,
-                    });
-                }
-                Step::Trim {
-                    partition: *partition,
-                    offset: *offset,
-                }
-            }
+            Admin::TrimTo { partition, offset } => self.trim(*partition, *offset)?,
             Admin::AllocateProducerId => {
-                producer_id = Some(next_producer_id);
-                next_producer_id += 1;
+                self.producer_id = Some(self.next_producer_id);
+                self.next_producer_id += 1;
                 Step::ProducerId {
-                    next: next_producer_id,
+                    next: self.next_producer_id,
                 }
             }
-        });
+        })
     }
-    Ok((steps, producer_id))
-}
 
-fn take_partitions(state: &State, next: &mut u32, count: u32) -> Result<u32, CommitError> {
-    let taken = u32::try_from(state.writers.len()).unwrap_or(u32::MAX);
-    let in_unit = *next - state.next_partition;
-    let most = state.context.options.partitions_max;
-    if count == 0 || taken.saturating_add(in_unit).saturating_add(count) > most {
-        let allowed = "from 1 up to what the log's limit of partitions leaves";
-        return Err(CommitError::InvalidPartitions {
+    fn known(&self, name: &str) -> Result<&Arc<Topic>, CommitError> {
+        let unknown = || CommitError::UnknownTopic {
+            name: name.to_owned(),
+        };
+        self.state.topics.by_name(name).ok_or_else(unknown)
+    }
+
+    fn create(
+        &mut self,
+        name: &str,
+        partitions: u32,
+        config: &TopicConfig,
+    ) -> Result<Step, CommitError> {
+        validate_name(name).map_err(CommitError::InvalidName)?;
+        if self.state.topics.by_name(name).is_some() {
+            let name = name.to_owned();
+            return Err(CommitError::TopicExists { name });
+        }
+        Ok(Step::CreateTopic {
+            id: Uuid::new_v4(),
+            name: name.into(),
+            config: config.clone(),
+            first: self.take_partitions(partitions)?,
+            count: partitions,
+        })
+    }
+
+    fn grow(&mut self, name: &str, total: u32) -> Result<Step, CommitError> {
+        let topic = Arc::clone(self.known(name)?);
+        let writers = &self.state.writers;
+        let mut its = topic.partitions.iter().filter_map(|id| writers.get(id));
+        // It is about to be deleted.
+        if its.any(|writer| writer.partition.refuses_appends()) {
+            let name = name.to_owned();
+            return Err(CommitError::UnknownTopic { name });
+        }
+        let have = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
+        let allowed = "the total must be more than the topic has";
+        let refused = CommitError::InvalidPartitions {
+            given: total,
+            allowed,
+        };
+        let count = total.checked_sub(have).filter(|count| *count > 0);
+        let count = count.ok_or(refused)?;
+        Ok(Step::AddPartitions {
+            name: Arc::clone(&topic.name),
+            first: self.take_partitions(count)?,
+            count,
+        })
+    }
+
+    fn trim(&self, partition: PartitionId, offset: u64) -> Result<Step, CommitError> {
+        let writer = self.state.writers.get(&partition);
+        let writer = writer.ok_or(CommitError::UnknownPartition { partition })?;
+        let high_watermark = writer.next_offset;
+        if offset > high_watermark {
+            return Err(CommitError::OffsetOutOfRange {
+                offset,
+                high_watermark,
+            });
+        }
+        Ok(Step::Trim { partition, offset })
+    }
+
+    /// The first of `count` numbers in a row.
+    fn take_partitions(&mut self, count: u32) -> Result<u32, CommitError> {
+        let refused = |allowed| CommitError::InvalidPartitions {
             given: count,
             allowed,
-        });
+        };
+        let taken = u32::try_from(self.state.writers.len()).unwrap_or(u32::MAX);
+        let in_unit = self.next_partition - self.state.next_partition;
+        let most = self.state.context.options.partitions_max;
+        if count == 0 || taken.saturating_add(in_unit).saturating_add(count) > most {
+            let allowed = "from 1 up to what the log's limit of partitions leaves";
+            return Err(refused(allowed));
+        }
+        let first = self.next_partition;
+        let next = first.checked_add(count);
+        self.next_partition = next.ok_or_else(|| refused("no partition numbers are left"))?;
+        Ok(first)
     }
-    let first = *next;
-    *next = next
-        .checked_add(count)
-        .ok_or(CommitError::InvalidPartitions {
-            given: count,
-            allowed: "no partition numbers are left",
-        })?;
-    Ok(first)
 }
