@@ -2,7 +2,10 @@
 //!
 //! For: taking what waits, writing it as one frame, syncing once, applying, answering everyone in
 //! order. No timer: the sync in progress is the window in which the next group gathers.
+//! Whoever reads is woken from here as well (`announce`, `Log::on_advance`).
 //! Not for: what a unit means (`group`), or syncing segments (`checkpoint`, on its own thread).
+//! Calls: `group`, `frame`, `wal`, `state` and by it `writer`. Called by: `log`, which queues in
+//! `shared` and starts the thread.
 //! Holds: frame n+1 is written only after n's sync returned; nobody is answered before that; after
 //! a failed sync nothing is written and nothing is acknowledged any more.
 

@@ -4,6 +4,10 @@
 //! them back. A partition's segments are Kafka's own files.
 //! Not for: any protocol, any clock but the one injected, async. Every call blocks or is short.
 //! Called by: `kafka-server` and `server`; `bridge` uses [`record`] alone.
+//! The way of a write: [`Log::submit`] (`log`) queues; the thread of `committer` takes what waits,
+//! plans it (`group`, `entry`) into one `frame`, writes and syncs that (`wal`), applies it (`state`,
+//! `writer`, `segment`, `tables`), answers and announces. `checkpoint` syncs the segments behind it,
+//! `recovery` does the same from the file at the start.
 //! Holds: what a `done` reported as committed survives kill -9 and power loss (`Durability::Sync`);
 //! an offset's bytes never change; a reader never sees what a crash could take back.
 

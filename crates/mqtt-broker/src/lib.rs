@@ -7,8 +7,9 @@
 //! Calls: `mqtt-codec`. Called by: `server`, which drives one [`Shard`] a thread.
 //! Holds: the order of commits is the truth. [`distribute`] turns it into the Inputs of the shards.
 //!
-//! A PUBLISH enters in `session::publish_in`, is matched in `matching`, becomes a [`Commit`] when
-//! something durable depends on it, and leaves through `session::publish_out`.
+//! A PUBLISH enters in `session::publish_in`, is matched in `matching` and becomes a [`Commit`] in
+//! `pending` when something durable depends on it. Its answer comes back through [`distribute`]:
+//! `pending` has the publisher acknowledged, `session::publish_out` sends to the subscribers.
 
 mod commit;
 mod connection;

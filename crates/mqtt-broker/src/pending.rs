@@ -1,7 +1,8 @@
 //! Commits that are asked for and not answered, and what follows each.
 //!
 //! For: naming a [`Commit`] and keeping its place, telling whoever waits for it how it ended, and
-//!   gathering the QoS 2 steps of one round into one commit.
+//!   gathering the QoS 2 steps of one round into one commit. A publisher's PUBACK or PUBREC is
+//!   decided here (`decided`) and written in its turn by `connection` (`decide`, `send_ack`).
 //! Not for: what a commit contains; the exchanges (`session::*`) say that.
 //! Holds: commits are answered in the order they were asked; what is promised follows the answer.
 

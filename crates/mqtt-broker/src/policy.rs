@@ -1,7 +1,7 @@
 //! What the broker asks of others: may this happen, and does a route store it?
 //!
-//! For: the two questions that `server` answers. Both are asked on the data path: no locks, no
-//!   allocation, no waiting.
+//! For: the two questions that `server` answers. Both are asked on the data path, for each PUBLISH:
+//!   no lock that is held for long, no waiting.
 
 use crate::{Message, Peer, Publisher};
 

@@ -1,8 +1,9 @@
 //! One Client's Session: what it subscribed to, what it is owed and what it owes.
 //!
 //! For: the state that may outlive a Network Connection and moves between shards as one box.
-//! Not for: the exchanges themselves, one file each below, from `connect` to `end`. They are parts of [`Shard`](crate::Shard), because an exchange touches
-//!   the connection, the Session and the round at once.
+//! Not for: the exchanges themselves, one file each below. They are parts of
+//!   [`Shard`](crate::Shard), because an exchange touches the connection, the Session and the round
+//!   at once.
 //! Holds: a QoS 2 message is routed once, however often it is sent [MQTT-4.3.3-10].
 
 pub(crate) mod ack_in;

@@ -1,6 +1,8 @@
-//! PUBACK, PUBREC and PUBCOMP from a Client: the end of what was sent to it.
+//! PUBACK, PUBREC and PUBCOMP from a subscriber: the end of what was sent to it.
 //!
-//! For: an outbound message's steps behind its PUBLISH, and what their commits cause.
+//! For: an outbound message's steps behind its PUBLISH, and what the commits of its steps cause
+//!   (`row_done`): at QoS 2 the PUBLISH itself, whose Packet Identifier is committed first.
+//! Not for: the answers to a publisher, see `pending`.
 //! Holds: a step of a Session that outlives its connection is in the log before it is on the wire.
 
 use headwater_mqtt_codec::{Packet, PacketId, PubRel, PubRelReason, QoS};

@@ -3,7 +3,8 @@
 //! For: reading each sink's topic from where it stands, writing documents and position in one
 //! transaction, and letting log bytes go only once the documents are on disk.
 //! Not for: what a document looks like (`bridge`, `docstore`).
-//! Calls: `bridge`, `docstore`, `commitlog`. Called by: `serve`.
+//! Calls: `bridge`, `docstore`, `commitlog`. Called by: `serve`, whose `Log::on_advance` hook wakes it
+//! after each commit.
 //! Holds: a slow or failing store delays documents, never devices; writing again changes nothing; a
 //! partition that cannot be read stands alone, and `/readyz` says so; every partition has its turn; a
 //! document that the store refuses is a dead letter before the position passes it, once; a failed

@@ -3,7 +3,8 @@
 //! For: reading when the shard may take more, writing what the shard has put out, ending.
 //! Not for: any decision about MQTT. A transport is a stream and its accept loop; this driver is
 //! shared by all of them.
-//! Calls: `shard`. Called by: `shard`, once an accepted socket has arrived there.
+//! Calls: `ShardThread` for every input and its outputs. Called by: `ShardThread::accept`, which
+//! spawns `drive` for each socket.
 //! Holds: an idle connection owns no buffer: reads go to the shard's scratch, writes leave from the
 //! shard's output.
 

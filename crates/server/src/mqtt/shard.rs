@@ -3,7 +3,8 @@
 //! For: carrying out what the shard decides: flushing, closing, committing, loading, telling other
 //! shards; and handing it what arrives, in order.
 //! Not for: MQTT's rules (`headwater_mqtt_broker`), the log's units (`commits`).
-//! Calls: `inbox`, `connection`, `commits`, `loader`. Called by: `mqtt`.
+//! Calls: `inbox`, `connection`, `commits`, `loader`; `injections` and `retire` for their answers.
+//! Called by: `mqtt`, which starts the thread; `connection` (`step`); whoever has `Mail` for it.
 //! Holds: a socket never leaves its thread. What one turn of the thread causes leaves as one
 //! submission to the log and one batch to each other shard.
 

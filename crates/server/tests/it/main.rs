@@ -9,6 +9,7 @@
     reason = "tests: clippy.toml's leave ends at the functions that carry #[test]"
 )]
 
+mod architecture;
 mod bad_input;
 mod deletion;
 mod documents;
