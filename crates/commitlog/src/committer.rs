@@ -59,6 +59,8 @@ pub(crate) struct Committer {
     synced: bool,
     synced_at: Instant,
     full_checked_at: Instant,
+    /// The frame that the disk had no room for, in bytes: there is space again when it fits.
+    refused_len: usize,
     checkpoint_wanted: bool,
     checkpoint_waits: Warned,
 }
@@ -91,6 +93,7 @@ impl Committer {
             synced: true,
             synced_at: now,
             full_checked_at: now,
+            refused_len: frame::HEADER_LEN,
             checkpoint_wanted: false,
             checkpoint_waits: Warned::default(),
         }
@@ -284,10 +287,10 @@ impl Committer {
         self.make_room(self.group.frame.len())?;
         let link = wal::next_link(&self.wal, self.end, self.synced);
         let crc = frame::seal(&mut self.group.frame, link);
-        if let Err(error) = self.wal.reserve(self.group.frame.len()) {
-            return Err(self.write_failed(&error));
-        }
-        if let Err(error) = self.wal.write(&self.group.frame) {
+        let len = self.group.frame.len();
+        let reserved = self.wal.reserve(len);
+        if let Err(error) = reserved.and_then(|()| self.wal.write(&self.group.frame)) {
+            self.refused_len = self.refused_len.max(len);
             return Err(self.write_failed(&error));
         }
         self.synced = false;
@@ -490,7 +493,8 @@ impl Committer {
             return;
         }
         self.full_checked_at = Instant::now();
-        if self.shared.take_reserve() && self.wal.reserve(frame::HEADER_LEN).is_ok() {
+        if self.shared.take_reserve() && self.wal.reserve(self.refused_len).is_ok() {
+            self.refused_len = frame::HEADER_LEN;
             self.shared.full.store(false, Ordering::Release);
             tracing::info!("there is space again: appends are taken");
         }

@@ -697,3 +697,40 @@ fn a_full_disk_refuses_appends_serves_readers_and_recovers_by_itself() {
     let log = Log::open(Arc::new(disk), options(None)).unwrap();
     assert_eq!(log.partition(COUNTED).unwrap().high_watermark(), end);
 }
+
+#[test]
+fn a_disk_that_stays_full_is_not_taken_for_one_with_space() {
+    let disk = PowerCutFs::default();
+    let fs = FaultFs::new(Arc::new(disk), FaultKind::Full, u64::MAX, false);
+    let mut options = options(None);
+    options.wal_bytes_max = Some(64 << 20);
+    options.message_bytes_max = 8 << 20;
+    let log = Log::open(Arc::new(fs.clone()), options).unwrap();
+    for unit in history(&mut Seed(1), 0) {
+        log.commit(unit).unwrap();
+    }
+    let big = || Unit {
+        appends: [record(1, vec![b'x'; 6 << 20])].into_iter().collect(),
+        ..Unit::default()
+    };
+    // The write-ahead file grows by 16 MiB: the third does not fit, a small one would.
+    log.commit(big()).unwrap();
+    log.commit(big()).unwrap();
+    fs.break_now();
+    assert!(matches!(log.commit(big()), Err(CommitError::Full)));
+    let (fired, deadline) = (fs.fired(), Instant::now() + Duration::from_secs(20));
+    while fs.fired() < fired + 3 {
+        assert!(
+            log.stats().full,
+            "it has looked again, and there is no space"
+        );
+        assert!(Instant::now() < deadline, "it does not look again");
+        std::thread::yield_now();
+    }
+    fs.heal();
+    while log.stats().full {
+        assert!(Instant::now() < deadline, "it does not look again");
+        std::thread::yield_now();
+    }
+    log.commit(big()).unwrap();
+}
