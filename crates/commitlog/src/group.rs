@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -143,7 +144,20 @@ impl Group {
         })
     }
 
+    /// The row as the units before this one leave it.
+    fn row(&self, state: &State, of: &TableChange) -> Option<Bytes> {
+        let is_it = |one: &&TableChange| one.table == of.table && one.key == of.key;
+        match self.changes.iter().rev().find(is_it) {
+            Some(change) => change.value.clone(),
+            None => state.tables.row(of.table, &of.key),
+        }
+    }
+
     fn check(&self, state: &State, unit: &Unit, terms: Terms) -> Result<Plan, CommitError> {
+        let is_so = |expected: &TableChange| self.row(state, expected) == expected.value;
+        if !unit.expects.iter().all(is_so) {
+            return Err(CommitError::RowChanged);
+        }
         let mut plan = Plan::default();
         let mut next: SmallVec<[(PartitionId, u64); 2]> = SmallVec::new();
         for (index, append) in unit.appends.iter().enumerate() {

@@ -69,6 +69,8 @@ impl TableId {
 pub struct Unit {
     pub appends: SmallVec<[Append; 2]>,
     pub tables: Vec<TableChange>,
+    /// Rows that must be like this when the unit's turn has come, or it is refused.
+    pub expects: Vec<TableChange>,
     pub admin: Vec<Admin>,
     /// Units of one lane never pass one another: see [`Lane`].
     pub lane: Option<Lane>,
@@ -242,6 +244,8 @@ pub enum CommitError {
     TooLarge { bytes: u64, bytes_max: u64 },
     #[error("an earlier unit of the same lane was refused")]
     LaneBroken,
+    #[error("a row is not what the unit expects any more")]
+    RowChanged,
     #[error("the record at offset {offset} of partition {} has to be kept and cannot be read", .partition.0)]
     Unreadable { partition: PartitionId, offset: u64 },
     #[error("append {append} refers to append {to}, or its value has no room for a position")]

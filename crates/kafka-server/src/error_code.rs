@@ -128,7 +128,9 @@ impl From<&CommitError> for ErrorCode {
             CommitError::OutOfOrderSequence { .. } => Self::OutOfOrderSequenceNumber,
             CommitError::InvalidProducerEpoch { .. } => Self::InvalidProducerEpoch,
             CommitError::TooLarge { .. } => Self::MessageTooLarge,
-            CommitError::BadReference { .. } | CommitError::LaneBroken => Self::UnknownServerError,
+            CommitError::BadReference { .. }
+            | CommitError::LaneBroken
+            | CommitError::RowChanged => Self::UnknownServerError,
         }
     }
 }

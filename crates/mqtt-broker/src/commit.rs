@@ -99,6 +99,10 @@ pub struct Commit {
     /// now: that one is.
     pub(crate) if_latest: bool,
     pub changes: Vec<Change>,
+    /// Rows that must be like this at its turn, or it is refused.
+    pub expects: Vec<Change>,
+    /// It lets go of this Retained Message.
+    pub(crate) expires: Option<Arc<Message>>,
     pub control: Option<Control>,
     /// Set when [`Input::Inject`] asked: the driver may add its own changes to this unit.
     pub ticket: Option<Ticket>,
@@ -221,6 +225,9 @@ pub fn distribute(
                     let late = matched.late(&shared.tree, &message.topic, publisher);
                     deliver(&delivery, &late, into);
                 }
+            }
+            if let Some(expired) = &commit.expires {
+                shared.retained.expire(expired);
             }
             if let Some(Control::Claim(claim)) = &commit.control {
                 flip(shared, commit.origin, commit.id, claim, into);

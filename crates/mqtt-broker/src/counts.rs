@@ -27,6 +27,8 @@ pub struct Counts {
     pub unread: u64,
     /// Owed messages whose record the log had let go.
     pub dropped_gone: u64,
+    /// Retained Messages let go because their Message Expiry Interval had passed.
+    pub retained_expired: u64,
     /// Reads of owed records that failed; each is tried again.
     pub loads_failed: u64,
     /// Messages not retained, because the Retained Messages were at their limit.
@@ -54,6 +56,7 @@ impl Counts {
         self.unread += other.unread;
         self.dropped_gone += other.dropped_gone;
         self.loads_failed += other.loads_failed;
+        self.retained_expired += other.retained_expired;
         self.not_retained += other.not_retained;
         self.refused += other.refused;
     }

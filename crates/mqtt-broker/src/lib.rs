@@ -16,6 +16,7 @@ mod connection;
 mod counts;
 mod directory;
 mod effect;
+mod expiry;
 mod input;
 mod limits;
 mod matching;

@@ -47,6 +47,8 @@ pub(crate) enum Then {
     Willed(Option<ConnectionId>),
     /// It has ended.
     Ended(Option<ConnectionId>),
+    /// An expired Retained Message is gone.
+    Swept,
     Rows(Vec<RowStep>),
     Injected(Ticket),
 }
@@ -129,6 +131,8 @@ pub(crate) struct Draft {
     pub(crate) retain: bool,
     pub(crate) if_latest: bool,
     pub(crate) changes: Vec<Change>,
+    pub(crate) expects: Vec<Change>,
+    pub(crate) expires: Option<Arc<Message>>,
     pub(crate) floors: Vec<Taken>,
     pub(crate) control: Option<Control>,
     pub(crate) ticket: Option<Ticket>,
@@ -183,6 +187,8 @@ impl Shard {
             retain,
             if_latest,
             changes,
+            expects,
+            expires,
             floors,
             control,
             ticket,
@@ -213,6 +219,8 @@ impl Shard {
             retain,
             if_latest,
             changes,
+            expects,
+            expires,
             control,
             ticket,
             lane,
@@ -341,6 +349,7 @@ impl Shard {
                     self.ended(now, slot, said, outcome);
                 }
             }
+            Then::Swept => self.swept(now, outcome),
             Then::Rows(steps) => self.rows_done(now, steps, outcome),
             Then::Injected(ticket) => self.effects.push(Effect::Injected { ticket, outcome }),
         }

@@ -4,22 +4,32 @@
 //! Not for: their rows, see `rows`; their delivery, see `session::subscribe`.
 //! Holds: bounded in number and bytes; no recursion by level.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use headwater_mqtt_codec::topic;
 
-use crate::{Limits, Message};
+use crate::{Limits, Message, Now, rows};
 
 #[derive(Debug, Default)]
 struct Store {
     /// Ordered, so that a filter's fixed beginning is a range.
     messages: BTreeMap<Box<str>, Entry>,
     bytes: usize,
+    /// When each that expires does, and its Topic Name.
+    expiries: BTreeSet<(u64, Box<str>)>,
     /// How often one was set.
     sets: u64,
+}
+
+impl Store {
+    fn forget_expiry(&mut self, message: &Message) {
+        if let Some(at) = message.expires_at {
+            self.expiries.remove(&(at, (*message.topic).into()));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -74,6 +84,7 @@ pub(crate) struct Retained {
     bytes_max: usize,
     /// That it is full was said, and it was not half empty since.
     was_full: AtomicBool,
+    next_expiry: AtomicU64,
     /// All that slices have looked at.
     #[cfg(test)]
     pub(crate) visited: std::sync::atomic::AtomicUsize,
@@ -86,6 +97,7 @@ impl Retained {
             messages_max: limits.retained_messages_max,
             bytes_max: limits.retained_bytes_max,
             was_full: AtomicBool::new(false),
+            next_expiry: AtomicU64::new(u64::MAX),
             #[cfg(test)]
             visited: std::sync::atomic::AtomicUsize::default(),
         }
@@ -145,7 +157,50 @@ impl Retained {
         };
         if let Some(old) = old {
             store.bytes -= old.message.weight();
+            store.forget_expiry(&old.message);
         }
+        if let (Some(at), false) = (message.expires_at, message.payload.is_empty()) {
+            store.expiries.insert((at, (*message.topic).into()));
+        }
+        self.note_next_expiry(&store);
+    }
+
+    /// [`Now::mono_ms`] when the next of them expires; `u64::MAX` when none does.
+    pub(crate) fn next_expiry(&self) -> u64 {
+        self.next_expiry.load(Ordering::Relaxed)
+    }
+
+    fn note_next_expiry(&self, store: &Store) {
+        let next = store.expiries.first().map_or(u64::MAX, |(at, _)| *at);
+        self.next_expiry.store(next, Ordering::Relaxed);
+    }
+
+    /// Some of those that have expired.
+    pub(crate) fn expired(&self, now: Now, messages_max: usize) -> Vec<Arc<Message>> {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        let expired = store
+            .expiries
+            .iter()
+            .take_while(|(at, _)| *at <= now.mono_ms);
+        let topics = expired.take(messages_max).map(|(_, topic)| topic);
+        let entries = topics.filter_map(|topic| store.messages.get(topic));
+        entries.map(|entry| entry.message.clone()).collect()
+    }
+
+    /// The log has let go of the row of `message`: so does memory of what that row says.
+    pub(crate) fn expire(&self, message: &Arc<Message>) {
+        let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = store.messages.get(&*message.topic) else {
+            return;
+        };
+        let latest = entry.message.clone();
+        if !Arc::ptr_eq(&latest, message) && rows::retained(&latest) != rows::retained(message) {
+            return;
+        }
+        store.messages.remove(&*message.topic);
+        store.bytes -= latest.weight();
+        store.forget_expiry(&latest);
+        self.note_next_expiry(&store);
     }
 
     /// Now, for [`Scan::new`]: what is set after this is younger.

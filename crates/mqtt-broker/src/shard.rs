@@ -73,6 +73,10 @@ pub struct Shard {
     pub(crate) stalled: Vec<RowStep>,
     /// Of all row steps since one was refused.
     pub(crate) row_lane: Lane,
+    /// Expired Retained Messages whose end is asked for.
+    pub(crate) sweeping: usize,
+    /// No more are looked for before then.
+    pub(crate) sweep_expired_from: u64,
     /// Below it session numbers are reserved in the log for this shard.
     pub(crate) numbers_reserved: u64,
     /// Questions that wait for Sessions on their way here.
@@ -132,6 +136,8 @@ impl Shard {
             waiting: Vec::new(),
             stalled: Vec::new(),
             row_lane: Lane::default(),
+            sweeping: 0,
+            sweep_expired_from: 0,
             numbers_reserved: 0,
             inquiries: Vec::new(),
             effects: Vec::new(),
@@ -219,7 +225,12 @@ impl Shard {
         if !self.feeding.is_empty() {
             Some(0)
         } else {
-            self.timers.next()
+            let all = self
+                .timers
+                .next()
+                .into_iter()
+                .chain(self.sweep_expired_at());
+            all.min()
         }
     }
 
@@ -468,6 +479,7 @@ impl Shard {
     }
 
     fn tick(&mut self, now: Now) {
+        self.sweep_expired(now);
         while let Some(due) = self.timers.pop(now.mono_ms) {
             match due {
                 Due::Connection(at) => self.connection_due(now, at),

@@ -7,6 +7,7 @@
 
 mod client;
 mod exchanges;
+mod expiry;
 mod feeds;
 mod full_disk;
 mod judge;
@@ -27,7 +28,7 @@ use bytes::{Buf, Bytes};
 use headwater_mqtt_codec::DisconnectReason;
 
 use crate::{
-    Cause, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message, Now, Peer,
+    Cause, Change, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message, Now, Peer,
     Position, Receipt, Refusal, Routes, Shard, Shared, Table, Ticket, distribute,
 };
 use keeper::{Keeper, Wish};
@@ -124,6 +125,13 @@ impl Log {
                 lane.store(true, Ordering::Relaxed);
             }
             return Err(Refusal::Full);
+        }
+        let is_so = |expected: &Change| {
+            let key = (expected.table, expected.key.clone());
+            self.tables.get(&key) == expected.value.as_ref()
+        };
+        if !commit.expects.iter().all(is_so) {
+            return Err(Refusal::Failed);
         }
         let mut receipt = Receipt::default();
         if let Some(message) = &commit.message {

@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use headwater_commitlog::fs::RealFs;
 use headwater_commitlog::{
     Admin, Append, AppendData, CommitError, Log, NameError, OpenError, Position, ReadError,
@@ -504,4 +505,44 @@ fn lost_indexes_are_made_again() {
     for (path, bytes) in indexes {
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "{}", path.display());
     }
+}
+
+#[test]
+fn a_unit_that_expects_another_row_is_refused_as_the_order_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let change = |expects: Option<&'static str>, value: Option<&'static str>| Unit {
+        tables: vec![TableChange {
+            value: value.map(|value| Bytes::from_static(value.as_bytes())),
+            ..put(16, "k", "")
+        }],
+        expects: vec![TableChange {
+            value: expects.map(|value| Bytes::from_static(value.as_bytes())),
+            ..put(16, "k", "")
+        }],
+        ..Unit::default()
+    };
+    // All in one submission, so that some are decided before any is applied.
+    let units = vec![
+        change(None, Some("1")),
+        change(None, Some("2")),
+        change(Some("1"), Some("3")),
+        change(Some("1"), None),
+        change(Some("3"), None),
+        change(None, Some("4")),
+    ];
+    let (sender, answers) = mpsc::channel();
+    log.submit(
+        units,
+        Box::new(move |all| {
+            for answer in all {
+                sender.send(answer.map(drop)).unwrap();
+            }
+        }),
+    );
+    let refused = Err(CommitError::RowChanged);
+    let expected = [Ok(()), refused.clone(), Ok(()), refused, Ok(()), Ok(())];
+    assert_eq!(answers.iter().collect::<Vec<_>>(), expected);
+    let row = log.table_row(put(16, "k", "").table, b"k");
+    assert_eq!(row.as_deref(), Some(&b"4"[..]));
 }

@@ -119,6 +119,7 @@ impl Judge {
     pub(crate) fn unsubscribes(&mut self, client: usize) {
         if let Some(saw) = self.saw.get_mut(&client) {
             saw.since = None;
+            saw.steady = false;
         }
     }
 

@@ -267,12 +267,8 @@ impl Committer {
                 });
             }
         }
-        unit.tables
-            .extend(commit.changes.iter().map(|change| TableChange {
-                table: table_id(change.table),
-                key: change.key.clone(),
-                value: change.value.clone(),
-            }));
+        unit.tables.extend(commit.changes.iter().map(table_change));
+        unit.expects.extend(commit.expects.iter().map(table_change));
         if let Some(ticket) = commit.ticket {
             let (rows, lane) = self.injections.changes(ticket);
             unit.tables.extend(rows);
@@ -438,6 +434,14 @@ impl Committer {
     }
 }
 
+fn table_change(change: &broker::Change) -> TableChange {
+    TableChange {
+        table: table_id(change.table),
+        key: change.key.clone(),
+        value: change.value.clone(),
+    }
+}
+
 /// The log's table for one of the broker's.
 pub(crate) fn table_id(table: broker::Table) -> TableId {
     TableId(TableId::BROKER.0 + table.index())
@@ -490,6 +494,7 @@ fn refusal(error: &CommitError) -> Refusal {
         | CommitError::OutOfOrderSequence { .. }
         | CommitError::InvalidProducerEpoch { .. }
         | CommitError::LaneBroken
+        | CommitError::RowChanged
         | CommitError::Unreadable { .. }
         | CommitError::BadReference { .. } => Refusal::Failed,
     }
