@@ -336,8 +336,17 @@ impl OwedQueue {
 
     /// Gives the entries of these sequences (ascending) their new positions.
     pub(crate) fn rewrite(&mut self, moved: &[crate::Moved]) {
-        let is_touched = |owed: &Owed| find(moved, owed).is_some();
-        if !self.iter().any(|owed| is_touched(&owed)) {
+        let (Some(first), Some(last)) = (moved.first(), moved.last()) else {
+            return;
+        };
+        // Most queues lie elsewhere; of the others the front is enough.
+        if self.back_sequence() < first.sequence {
+            return;
+        }
+        let mut front = self
+            .iter()
+            .take_while(|owed| owed.sequence <= last.sequence);
+        if !front.any(|owed| find(moved, &owed).is_some()) {
             return;
         }
         let mut new = Self::default();

@@ -3,7 +3,8 @@
 //! For: retention that passes over records somebody is owed, and the internal partitions, which
 //!   are trimmed up to what nobody needs and whose old entries are committed anew.
 //! Not for: copying, committing and trimming, which `server` does.
-//! Holds: a Session on its way between shards is counted. Its move is a claim, and claims have
+//! Holds: Sessions are asked a few at a time, so that no Client waits for all of them. One that
+//!   leaves before its turn is asked at the door. A Session on its way between shards is counted. Its move is a claim, and claims have
 //!   their place in commit order, so the shard that waits for it answers once it is there.
 
 use std::collections::BTreeMap;
@@ -22,10 +23,17 @@ pub enum Going {
     Entries { before: u64 },
 }
 
+/// Sessions and messages of theirs that are looked at in one turn, about. Few in tests, so that the
+/// schedules see turns.
+const TURN: usize = if cfg!(test) { 8 } else { 20_000 };
+
 /// A question about all Sessions of a shard, until the last of them is here.
 #[derive(Debug)]
 pub(crate) struct Inquiry {
     answer: Answer,
+    /// The next slot to be asked, and the one behind the last.
+    next: usize,
+    end: usize,
     /// Claims before it in commit order whose Sessions are on their way here.
     waiting: Vec<CommitId>,
 }
@@ -68,15 +76,49 @@ impl Shard {
         });
     }
 
-    fn inquire(&mut self, mut answer: Answer) {
-        for (_, session) in &self.sessions {
-            answer.examine(session);
-        }
-        let waiting: Vec<CommitId> = self.arrivals.keys().copied().collect();
-        if waiting.is_empty() {
-            self.effects.push(answer.effect());
-        } else {
-            self.inquiries.push(Inquiry { answer, waiting });
+    fn inquire(&mut self, answer: Answer) {
+        let last = self.sessions.iter().next_back();
+        self.inquiries.push(Inquiry {
+            answer,
+            next: 0,
+            end: last.map_or(0, |(slot, _)| slot + 1),
+            waiting: self.arrivals.keys().copied().collect(),
+        });
+        self.inquire_on();
+    }
+
+    /// One turn's part of what is asked.
+    pub(crate) fn inquire_on(&mut self) {
+        let mut left = TURN;
+        let (sessions, effects) = (&self.sessions, &mut self.effects);
+        self.inquiries.retain_mut(|inquiry| {
+            while inquiry.next < inquiry.end && left > 0 {
+                let session = sessions.get(inquiry.next);
+                let work = session.map_or(0, |one| one.owed.len() + one.inflight.len());
+                left = left.saturating_sub(1 + work);
+                if let Some(session) = session {
+                    inquiry.answer.examine(session);
+                }
+                inquiry.next += 1;
+            }
+            inquiry.stays(effects)
+        });
+    }
+
+    /// Whether a question only waits for its next turn.
+    pub(crate) fn has_inquiries(&self) -> bool {
+        self.inquiries.iter().any(|one| one.next < one.end)
+    }
+
+    /// A Session leaves this shard: questions that have not come to it do now.
+    pub(crate) fn inquire_leaving(&mut self, slot: usize) {
+        let Some(session) = self.sessions.get(slot) else {
+            return;
+        };
+        for inquiry in &mut self.inquiries {
+            if (inquiry.next..inquiry.end).contains(&slot) {
+                inquiry.answer.examine(session);
+            }
         }
     }
 
@@ -92,10 +134,7 @@ impl Shard {
             if let Some(session) = session {
                 inquiry.answer.examine(session);
             }
-            if inquiry.waiting.is_empty() {
-                effects.push(inquiry.answer.effect());
-            }
-            !inquiry.waiting.is_empty()
+            inquiry.stays(effects)
         });
     }
 
@@ -108,6 +147,17 @@ impl Shard {
         for arrival in self.arrivals.values_mut() {
             arrival.moved.push(Arc::clone(moved));
         }
+    }
+}
+
+impl Inquiry {
+    /// Answers, once everybody was asked.
+    fn stays(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let stays = self.next < self.end || !self.waiting.is_empty();
+        if !stays {
+            effects.push(self.answer.effect());
+        }
+        stays
     }
 }
 

@@ -222,7 +222,7 @@ impl Shard {
 
     /// `mono_ms` of the next needed [`Input::Tick`].
     pub fn deadline(&self) -> Option<u64> {
-        if !self.feeding.is_empty() {
+        if !self.feeding.is_empty() || self.has_inquiries() {
             Some(0)
         } else {
             let all = self
@@ -480,6 +480,7 @@ impl Shard {
 
     fn tick(&mut self, now: Now) {
         self.sweep_expired(now);
+        self.inquire_on();
         while let Some(due) = self.timers.pop(now.mono_ms) {
             match due {
                 Due::Connection(at) => self.connection_due(now, at),

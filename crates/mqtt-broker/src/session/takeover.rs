@@ -155,6 +155,7 @@ impl Shard {
         if session.pending > 0 {
             return;
         }
+        self.inquire_leaving(slot);
         let mut session = self.take_session(slot);
         if let Some(session) = &mut session {
             session.surrender = None;

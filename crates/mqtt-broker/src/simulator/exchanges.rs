@@ -1,6 +1,6 @@
 //! Exchanges written by hand, bytes from the specification.
 
-use crate::{Limits, Table};
+use crate::{Effect, Input, Limits, Table};
 
 use super::{Disk, World};
 use crate::ConnectionId;
@@ -555,4 +555,39 @@ fn a_clock_that_is_set_expires_nothing_early_and_keeps_nothing_longer() {
         world.run();
         assert_eq!(world.log.rows(Table::Sessions), 0, "{jump_ms}");
     }
+}
+
+#[test]
+fn sessions_are_asked_what_they_need_a_few_at_a_time() {
+    let mut world = World::new(1, Limits::default());
+    for id in 'a'..='t' {
+        let subscriber = live(&mut world, 0, &connect_v3(id, false));
+        exchange(&mut world, subscriber, &hex("82 06 0001 0001 61 01"));
+        world.cut(subscriber);
+    }
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    exchange(&mut world, publisher, &hex("32 06 0001 61 0001 01"));
+    let mut effects = Vec::new();
+    let id = 1;
+    let survey = Input::Survey { id, kept: None };
+    world.shards[0].step(world.now, survey, &mut effects);
+    let mut turns = 1;
+    while effects.is_empty() {
+        assert_eq!(world.shards[0].deadline(), Some(0), "at once again");
+        world.shards[0].step(world.now, Input::Tick, &mut effects);
+        turns += 1;
+    }
+    let needs = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Needs {
+                survey: 1,
+                sequence: Some(0),
+                ..
+            }
+        )
+    };
+    assert!(effects.len() == 1 && needs(&effects[0]), "{effects:?}");
+    // Twenty Sessions with a message each, eight steps a turn.
+    assert_eq!(turns, 5);
 }
