@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use headwater_mqtt_codec::{QoS, SubscriptionId};
 
 use crate::directory::Seat;
@@ -223,13 +224,16 @@ impl MatchCache {
             |one| one.hash == hash && *one.topic == *topic,
             |one| one.hash,
         );
-        let remembered = entry
-            .or_insert_with(|| Remembered {
-                topic: topic.into(),
-                hash,
-                matched: Arc::default(),
-            })
-            .into_mut();
+        let remembered = match entry {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry
+                .insert(Remembered {
+                    topic: topic.into(),
+                    hash,
+                    matched: Arc::default(),
+                })
+                .into_mut(),
+        };
         if remembered.matched.stamp != stamp {
             tree.matches(topic, hash, &mut self.scratch);
             let matched = Matched::merge(&mut self.scratch.found, None, stamp);

@@ -222,7 +222,7 @@ pub(crate) fn encode(
 }
 
 /// Appends a fixed header; before it makes room for `room` bytes, its own counted.
-#[inline]
+#[inline(always)] // The compiler's choice turns with the size of the crate; 2 % of a PUBLISH.
 pub(crate) fn put_fixed_header(
     first_byte: u8,
     remaining: usize,

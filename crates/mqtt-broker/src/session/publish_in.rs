@@ -211,6 +211,7 @@ impl Shard {
     }
 
     /// `number` is the publisher's Session, whose No Local subscriptions do not count.
+    #[inline] // Else each Publication is moved once more.
     pub(crate) fn find_subscribers(
         &mut self,
         message: Message,
