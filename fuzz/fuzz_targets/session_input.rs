@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use headwater_mqtt_broker::{
-    Cause, Config, ConnectionId, Effect, Input, Limits, Loaded, Now, Peer, Receipt, Shard, Shared,
+    Config, ConnectionId, Effect, Input, Limits, Loaded, Now, Peer, Receipt, Shard, Shared,
     distribute,
 };
 use libfuzzer_sys::fuzz_target;
@@ -49,10 +49,7 @@ fuzz_target!(|data: &[u8]| {
                 let bytes = Bytes::from_static(CONNECTS[usize::from(kind / 8) % 3]);
                 inputs.push(Input::Received { connection, bytes });
             }
-            1 => inputs.push(Input::Closed {
-                connection,
-                cause: Cause::Peer,
-            }),
+            1 => inputs.push(Input::Closed { connection }),
             2 => {
                 now.mono_ms += u64::from(*length) * 1_000;
                 now.wall_ms += i64::from(*length) * 1_000;

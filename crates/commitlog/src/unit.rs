@@ -52,8 +52,7 @@ impl Position {
 pub struct TableId(pub u8);
 
 impl TableId {
-    /// Reserved for the log's own use.
-    pub const TOPICS: Self = Self(0);
+    // 0 is reserved for the log's own use.
     /// Positions of sinks, delivers and the outbox.
     pub const CURSORS: Self = Self(1);
     /// Kafka groups.

@@ -34,15 +34,6 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
 }
 
-/// Why a Network Connection is gone.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Cause {
-    /// The peer closed it, or the network did.
-    Peer,
-    /// The driver closed it for a reason of its own; a v5 Client can no longer be told.
-    Driver,
-}
-
 /// Names an [`Effect::Load`](crate::Effect::Load) within its shard.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LoadId(pub u64);
@@ -84,10 +75,7 @@ pub enum Input {
         bytes: Bytes,
     },
     /// The Network Connection is gone. Not sent after the driver carried out `Effect::Close`.
-    Closed {
-        connection: ConnectionId,
-        cause: Cause,
-    },
+    Closed { connection: ConnectionId },
     /// The socket takes no more of the Output for now. Told again when it took some and then no
     /// more: who takes nothing for too long is closed.
     Blocked { connection: ConnectionId },

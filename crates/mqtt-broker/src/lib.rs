@@ -46,9 +46,7 @@ pub use commit::{
 pub use counts::Counts;
 pub use directory::Seat;
 pub use effect::{Effect, OwedReference};
-pub use input::{
-    Cause, ConnectionId, Input, LoadId, Loaded, Moved, Now, Peer, ShardMessage, Ticket,
-};
+pub use input::{ConnectionId, Input, LoadId, Loaded, Moved, Now, Peer, ShardMessage, Ticket};
 pub use limits::Limits;
 pub use message::{Message, Publisher};
 pub use output::Output;

@@ -156,7 +156,8 @@ impl Restore {
     pub fn finish(mut self) -> Vec<Vec<Input>> {
         let shards = self.shared.shards.max(1);
         let mut numbers: Vec<u64> = self.parts.keys().copied().collect();
-        numbers.sort_unstable();
+        // The newest first: of two Sessions with one client id, which no commit makes, it stays.
+        numbers.sort_unstable_by(|a, b| b.cmp(a));
         let mut inputs: Vec<Vec<Input>> = (0..shards).map(|_| Vec::new()).collect();
         for number in numbers {
             self.shared.number_used(number);
@@ -184,6 +185,10 @@ impl Restore {
             .directory
             .restore(&publisher, home, claim, &seat)
         {
+            tracing::warn!(
+                number,
+                "a session whose client id a newer one has is left out"
+            );
             return None;
         }
         if persistent {

@@ -251,10 +251,7 @@ impl Shard {
                 }
             }
             Input::Opened { connection, peer } => self.opened(now, connection, peer),
-            Input::Closed {
-                connection,
-                cause: _,
-            } => {
+            Input::Closed { connection } => {
                 if let Some(at) = self.by_id.get(&connection).copied() {
                     self.gone(now, at, End::Abnormal);
                 }

@@ -28,7 +28,7 @@ use bytes::{Buf, Bytes};
 use headwater_mqtt_codec::DisconnectReason;
 
 use crate::{
-    Cause, Change, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message, Now, Peer,
+    Change, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message, Now, Peer,
     Position, Receipt, Refusal, Routes, Shard, Shared, Table, Ticket, distribute,
 };
 use keeper::{Keeper, Wish};
@@ -330,10 +330,7 @@ impl World {
     /// The client's end of the socket goes away.
     pub(crate) fn cut(&mut self, connection: ConnectionId) {
         if let Some(shard) = self.open.remove(&connection) {
-            self.inboxes[shard].push_back(Input::Closed {
-                connection,
-                cause: Cause::Peer,
-            });
+            self.inboxes[shard].push_back(Input::Closed { connection });
         }
     }
 

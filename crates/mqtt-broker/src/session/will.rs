@@ -23,7 +23,7 @@ pub(crate) fn will_row(will: Will, publisher: &Arc<Publisher>) -> WillRow {
             response_topic: all.response_topic.map(|text| text.detached()),
             correlation_data: all.correlation_data.map(|data| data.detached()),
             content_type: all.content_type.map(|text| text.detached()),
-            user_properties: all.user_properties,
+            user_properties: all.user_properties.detached(),
         }));
     }
     let message = Message {
@@ -123,5 +123,67 @@ impl Shard {
             self.feed(now, slot);
         }
         self.rearm_session(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Bytes, BytesMut};
+    use headwater_mqtt_codec::{
+        Binary, Connect, ConnectProperties, Decoder, Packet, Version, WillProperties,
+    };
+
+    use super::*;
+
+    fn binary(bytes: &'static [u8]) -> Binary {
+        Bytes::from_static(bytes).try_into().unwrap()
+    }
+
+    #[test]
+    fn a_will_holds_no_read_buffer() {
+        let properties = WillProperties {
+            response_topic: Some("r".parse().unwrap()),
+            correlation_data: Some(binary(b"c")),
+            content_type: Some("t".parse().unwrap()),
+            user_properties: [("name".parse().unwrap(), "value".parse().unwrap())]
+                .into_iter()
+                .collect(),
+            ..WillProperties::default()
+        };
+        let will = Will {
+            topic: "w".parse().unwrap(),
+            payload: binary(b"gone"),
+            qos: headwater_mqtt_codec::QoS::AtLeastOnce,
+            retain: true,
+            properties: Some(Box::new(properties)),
+        };
+        let connect = Connect {
+            version: Version::V5,
+            bridge: false,
+            clean_start: true,
+            keep_alive: 0,
+            client_id: "c".parse().unwrap(),
+            will: Some(will),
+            user_name: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        };
+        let mut read = BytesMut::new();
+        Packet::Connect(Box::new(connect))
+            .encode(Version::V5, &mut read)
+            .unwrap();
+        let read = read.freeze();
+        let packet = Decoder::new(u32::MAX).decode_read(&mut read.clone());
+        let Ok(Some(Packet::Connect(connect))) = packet else {
+            panic!("{packet:?}");
+        };
+        let publisher = Arc::new(Publisher {
+            client: "c".into(),
+            principal: "p".into(),
+        });
+        let will = connect.will.clone().unwrap();
+        drop(connect);
+        let row = will_row(will, &publisher);
+        assert!(read.is_unique(), "nothing of {row:?} is a slice of it");
     }
 }

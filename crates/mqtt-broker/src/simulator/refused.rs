@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::World;
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
 use crate::directory::Claimed;
-use crate::{CommitId, Limits, Publisher, Table};
+use crate::{CommitId, Limits, Publisher, Table, rows};
 
 #[test]
 fn at_the_limit_of_sessions_those_that_exist_come_back() {
@@ -96,4 +96,28 @@ fn a_qos_2_step_that_a_full_disk_refused_moves_with_its_session() {
     let subscriber = world.open(1);
     let answer = exchange(&mut world, subscriber, &connect_v3('s', false));
     assert_eq!(answer, hex("20 02 01 00 34 06 0001 61 0001 78"));
+}
+
+#[test]
+fn of_two_rows_of_one_client_id_the_newer_session_stays() {
+    let mut world = World::new(2, Limits::default());
+    for number in [5, 8] {
+        let row = rows::SessionRow {
+            publisher: Publisher {
+                client: "a".into(),
+                principal: "anonymous".into(),
+            },
+            expiry_seconds: u32::MAX,
+            left_at_ms: None,
+            will: None,
+        };
+        let change = rows::session(number, &row);
+        let key = (change.table, change.key);
+        world.log.tables.insert(key, change.value.unwrap());
+    }
+    world.crash(0);
+    world.run();
+    let sessions = world.shards.iter().flat_map(|shard| &shard.sessions);
+    let numbers: Vec<u64> = sessions.map(|(_, session)| session.number()).collect();
+    assert_eq!(numbers, [8]);
 }

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Buf;
-use headwater_mqtt_broker::{Cause, ConnectionId, Input};
+use headwater_mqtt_broker::{ConnectionId, Input};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::io::{poll_read_buf, poll_write_buf};
@@ -37,10 +37,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match poll_fn(|cx| poll_connection(&shard, connection, &mut stream, cx)).await {
-        Ended::Gone => shard.step(Input::Closed {
-            connection,
-            cause: Cause::Peer,
-        }),
+        Ended::Gone => shard.step(Input::Closed { connection }),
         // Boxed, so that its buffer is no part of every idle connection.
         Ended::Asked => Box::pin(say_last(&shard, connection, &mut stream)).await,
     }
