@@ -45,6 +45,9 @@ pub(crate) struct Judge {
     clock: u64,
     sent: BTreeMap<Mark, Sent>,
     saw: BTreeMap<usize, Saw>,
+    /// Publishers of MQTT 5.0 whom a full disk refuses: one who does not hear of it, because the
+    /// connection breaks, sends the refused one again behind what was taken after it.
+    pub(crate) unordered: BTreeSet<usize>,
     pub(crate) deliveries: u64,
     pub(crate) acknowledged: u64,
 }
@@ -184,7 +187,7 @@ impl Judge {
             }
             let key = (mark.publisher, topic.to_owned(), sent.qos);
             let last = saw.last.entry(key).or_default();
-            if *last > mark.sequence {
+            if *last > mark.sequence && !self.unordered.contains(&mark.publisher) {
                 return Err(format!(
                     "{mark:?} came to {client} after {last} [MQTT-4.6.0-6]"
                 ));

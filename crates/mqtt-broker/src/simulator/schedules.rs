@@ -72,14 +72,19 @@ impl Schedule {
             client.packet_bytes_max = takes_short.then_some(SHORT_BYTES_MAX);
             client
         });
-        let clients = clients.collect();
+        let clients: Vec<Client> = clients.collect();
         let may_fill = !forgets_packet_ids && random.chance(4);
         let calm = [3, 10, 40][random.below(3)];
+        let mut judge = Judge::default();
+        if may_fill {
+            let v5 = clients.iter().filter(|one| one.version == Version::V5);
+            judge.unordered = v5.map(|one| one.index).collect();
+        }
         Self {
             random,
             world,
             clients,
-            judge: Judge::default(),
+            judge,
             crashes: 0,
             takeovers: 0,
             injections: 0,
