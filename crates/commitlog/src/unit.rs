@@ -57,6 +57,8 @@ impl TableId {
     pub const CURSORS: Self = Self(1);
     /// Kafka groups.
     pub const GROUPS: Self = Self(2);
+    /// Topics whose deletion is decided and not yet done.
+    pub const DELETIONS: Self = Self(3);
     /// The first one of the broker's.
     pub const BROKER: Self = Self(16);
 }

@@ -6,7 +6,9 @@
 //! Not for: deciding what goes of users' topics (the log's retention, Kafka clients).
 //! Calls: the log, and every shard through its inbox. Called by: `serve`'s housekeeping, the Kafka
 //! door, the HTTP door.
-//! Holds: at every moment, and after a crash at every moment, what a session is owed can be read.
+//! Holds: at every moment, and after a crash at every moment, what a session is owed can be read; a
+//! topic that was closed for its deletion is never opened again, for messages that belong in it went
+//! past it: the deletion is tried until it is done, also after a restart.
 
 mod internal;
 
@@ -14,13 +16,16 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use headwater_commitlog::{
-    Admin, Append, AppendData, CommitError, Log, PartitionId, Position, Unit,
+    Admin, Append, AppendData, CommitError, Log, PartitionId, Position, TableChange, TableId,
+    Topic, Unit,
 };
 use headwater_mqtt_broker::{Going, Input, Moved, OwedReference};
-use tracing::warn;
+use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::Internal;
 use super::commits::{from_broker, owed_record, to_broker};
@@ -38,6 +43,8 @@ const COPY_BYTES_MAX: u64 = 4 << 20;
 const APPEND_BYTES: usize = 64;
 /// How often a wait for the shards looks whether the process ends.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// Wait before a deletion that failed is tried again, doubled up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 struct Job {
     task: Task,
@@ -84,6 +91,14 @@ struct Worker {
     stopping: Arc<AtomicBool>,
     tended: Tended,
     surveys: u64,
+    /// Deletions that are decided and failed, or come from before a restart.
+    deletions: BTreeMap<Uuid, Retry>,
+}
+
+/// When to try again.
+struct Retry {
+    at: Instant,
+    wait: Duration,
 }
 
 /// A unit that is filled with copies.
@@ -103,6 +118,8 @@ struct Ends {
 }
 
 impl Retirements {
+    /// Goes on with the deletions that a restart cut off. No door may be open yet: their topics must
+    /// be closed first.
     pub(crate) fn start(
         log: Log,
         inboxes: Arc<[Inbox<Mail>]>,
@@ -111,7 +128,7 @@ impl Retirements {
         let (jobs, job_receiver) = channel();
         let (answers, answer_receiver) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
-        let worker = Worker {
+        let mut worker = Worker {
             log,
             inboxes,
             internal,
@@ -120,7 +137,9 @@ impl Retirements {
             stopping: Arc::clone(&stopping),
             tended: Tended::default(),
             surveys: 0,
+            deletions: BTreeMap::new(),
         };
+        worker.take_up_deletions();
         std::thread::Builder::new()
             .name("retire".to_owned())
             .spawn(move || worker.run())?;
@@ -204,13 +223,27 @@ impl Retirements {
 
 impl Worker {
     fn run(mut self) {
-        while let Ok(Job { task, done }) = self.jobs.recv() {
-            let result = match task {
-                Task::Trim { partition, before } => self.trim(partition, before),
-                Task::Delete { name } => self.delete(&name),
-                Task::Tend => self.tend(),
+        loop {
+            let next = self.deletions.values().map(|retry| retry.at).min();
+            let job = match next {
+                None => self.jobs.recv().map_err(RecvTimeoutError::from),
+                Some(at) => {
+                    let patience = at.saturating_duration_since(Instant::now());
+                    self.jobs.recv_timeout(patience)
+                }
             };
-            done(result);
+            match job {
+                Ok(Job { task, done }) => {
+                    let result = match task {
+                        Task::Trim { partition, before } => self.trim(partition, before),
+                        Task::Delete { name } => self.delete(&name),
+                        Task::Tend => self.tend(),
+                    };
+                    done(result);
+                }
+                Err(RecvTimeoutError::Timeout) => self.retry_deletions(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 
@@ -233,36 +266,98 @@ impl Worker {
         }])
     }
 
-    /// First nothing more comes to the topic, then what sessions are owed of it is copied, then it
-    /// goes. Messages that routes lead there meanwhile go to the kept topic.
-    fn delete(&self, name: &str) -> Result<(), CommitError> {
-        let mut closed = Vec::new();
-        let deleted = self.close(name, &mut closed).and_then(|()| {
-            for id in &closed {
-                self.settle(*id, u64::MAX)?;
-            }
+    /// First the deletion is decided, for good; then nothing more comes to the topic, then what
+    /// sessions are owed of it is copied, then it goes. Messages that routes lead there meanwhile go
+    /// to the kept topic, as if they had come just before.
+    fn delete(&mut self, name: &str) -> Result<(), CommitError> {
+        let Some(topic) = self.log.topic(name) else {
             let name = name.to_owned();
-            self.end(vec![Admin::DeleteTopic { name }])
-        });
-        if deleted.is_err() {
-            closed
-                .iter()
-                .for_each(|id| self.log.refuse_appends(*id, false));
+            return Err(CommitError::UnknownTopic { name });
+        };
+        let decided = Unit {
+            tables: vec![deletion(&topic, Some(Bytes::new()))],
+            ..Unit::default()
+        };
+        self.log.commit(decided)?;
+        self.carry_out(&topic)
+    }
+
+    /// Does what is decided, or has it tried again.
+    fn carry_out(&mut self, topic: &Topic) -> Result<(), CommitError> {
+        let deleted = self.close_and_delete(topic);
+        let before = self.deletions.remove(&topic.id);
+        if let Err(error) = &deleted {
+            let wait = before.map_or(RETRY.0, |retry| (retry.wait * 2).min(RETRY.1));
+            // The process ends: the next start goes on with it.
+            if !matches!(error, CommitError::Closed) {
+                let kafka_topic = &*topic.name;
+                warn!(kafka_topic, %error, ?wait, "a topic's deletion waits; it takes no records");
+            }
+            let at = Instant::now() + wait;
+            self.deletions.insert(topic.id, Retry { at, wait });
         }
         deleted
     }
 
-    /// Has every partition of the topic refuse appends. When this returns, those before are applied,
-    /// and no partition can be added.
-    fn close(&self, name: &str, closed: &mut Vec<PartitionId>) -> Result<(), CommitError> {
+    fn close_and_delete(&self, topic: &Topic) -> Result<(), CommitError> {
+        for id in self.close(&topic.name)? {
+            self.settle(id, u64::MAX)?;
+        }
+        let name = topic.name.as_ref().to_owned();
+        let done = Unit {
+            admin: vec![Admin::DeleteTopic { name }],
+            tables: vec![deletion(topic, None)],
+            ..Unit::default()
+        };
+        self.log.commit(done).map(drop)
+    }
+
+    /// Closes the topics whose deletion was cut off, and has it done soon.
+    fn take_up_deletions(&mut self) {
+        let (topics, now) = (self.log.topics(), Instant::now());
+        let deletions = &mut self.deletions;
+        self.log.scan_table(TableId::DELETIONS, &mut |key, _| {
+            if let Ok(id) = Uuid::from_slice(key) {
+                let (at, wait) = (now, RETRY.0);
+                deletions.insert(id, Retry { at, wait });
+            }
+        });
+        for topic in deletions.keys().filter_map(|id| topics.by_id(*id)) {
+            for id in &topic.partitions {
+                self.log.refuse_appends(*id, true);
+            }
+            info!(kafka_topic = &*topic.name, "a topic's deletion goes on");
+        }
+    }
+
+    fn retry_deletions(&mut self) {
+        let now = Instant::now();
+        let due = self.deletions.iter().filter(|(_, retry)| retry.at <= now);
+        let due: Vec<Uuid> = due.map(|(id, _)| *id).collect();
+        for id in due {
+            let topic = self.log.topics().by_id(id).map(Arc::clone);
+            let Some(topic) = topic else {
+                self.deletions.remove(&id);
+                continue;
+            };
+            if self.carry_out(&topic).is_ok() {
+                info!(kafka_topic = &*topic.name, "a topic is deleted at last");
+            }
+        }
+    }
+
+    /// Has every partition of the topic refuse appends, and says which they are. When this returns,
+    /// those before are applied, and no partition can be added.
+    fn close(&self, name: &str) -> Result<Vec<PartitionId>, CommitError> {
+        let mut closed = Vec::new();
         loop {
             let Some(topic) = self.log.topic(name) else {
                 let name = name.to_owned();
                 return Err(CommitError::UnknownTopic { name });
             };
             // Numbers are never given again: this is the topic that was closed, and all of it.
-            if topic.partitions == *closed {
-                return Ok(());
+            if topic.partitions == closed {
+                return Ok(closed);
             }
             closed.clone_from(&topic.partitions);
             closed
@@ -378,10 +473,7 @@ impl Worker {
             admin,
             ..Unit::default()
         };
-        self.commit(Gathered {
-            unit,
-            ..Gathered::default()
-        })
+        self.log.commit(unit).map(drop)
     }
 
     /// Adds the copy of one record and the entries that refer to it. What cannot be read stops the
@@ -468,3 +560,15 @@ impl Worker {
         receiver.recv().unwrap_or(Err(CommitError::Closed))
     }
 }
+
+/// The row that says whether a topic's deletion is decided.
+fn deletion(topic: &Topic, value: Option<Bytes>) -> TableChange {
+    TableChange {
+        table: TableId::DELETIONS,
+        key: Bytes::copy_from_slice(topic.id.as_bytes()),
+        value,
+    }
+}
+
+#[cfg(test)]
+mod tests;
