@@ -128,6 +128,11 @@ impl Charge {
         self.overdraft.is_none() && self.held_units() == 0
     }
 
+    /// Whether it holds anything that others wait for, or soon will.
+    pub(crate) fn is_in_the_way(&self) -> bool {
+        !self.is_empty() && self.pool.is_short()
+    }
+
     pub(crate) fn covers(&self, bytes: usize) -> bool {
         self.lacks(bytes) == 0
     }

@@ -60,7 +60,7 @@ pub(crate) enum ConnectionError {
     Malformed(#[source] DecodeError),
     #[error("the client did not read its responses")]
     Stalled,
-    #[error("the client sent nothing for {seconds} s")]
+    #[error("the client sent nothing, or too little of a request, for {seconds} s")]
     Silent { seconds: u64 },
     #[error("the login was refused")]
     Refused,
@@ -118,6 +118,7 @@ impl Connection {
             reader,
             bytes: BytesMut::new(),
             charge: shared.requests.charge(0),
+            whole_by: Instant::now(),
             is_stranger: true,
             frame_bytes_max: shared.options.frame_bytes_max,
         };
@@ -144,14 +145,24 @@ impl Connection {
             let lacks = self.input.lacks(&self.shared.requests)?;
             // Whoever waits for us is not the one that is silent.
             let may_end = may_take && lacks.is_none();
+            let begun = Instant::now();
+            if self.input.charge.is_empty() {
+                self.input.whole_by = begun + self.shared.options.stall_timeout;
+            }
             tokio::select! {
                 frame = next(&mut self.in_flight) => {
+                    if !may_end {
+                        self.input.whole_by += begun.elapsed();
+                    }
                     self.write(frame.into()).await?;
                     self.rest(&mut silence);
                 }
                 more = self.input.go_on(lacks), if may_take => {
                     if !more.map_err(ConnectionError::Io)? {
                         return Ok(());
+                    }
+                    if !may_end {
+                        self.input.whole_by += begun.elapsed();
                     }
                     // A stranger's time runs from the start, whatever it sends.
                     if !self.input.is_stranger {
@@ -179,8 +190,13 @@ impl Connection {
         }
     }
 
+    /// Bytes buy time, but not for a request that is overdue while others wait for its room.
     fn rest(&self, silence: &mut Pin<Box<Sleep>>) {
-        silence.as_mut().reset(Instant::now() + self.patience());
+        let mut until = Instant::now() + self.patience();
+        if self.input.charge.is_in_the_way() {
+            until = until.min(self.input.whole_by);
+        }
+        silence.as_mut().reset(until);
     }
 
     /// One request, from its bytes to its answer or to its place among those in flight. `charge`
@@ -310,9 +326,9 @@ impl Connection {
     }
 
     /// Sends all of an answer within the idle time. A client that takes none of it for long is
-    /// closed sooner when its records take the room of others': it fetches them again.
+    /// closed sooner when its records, or its next request's bytes, take the room of others'.
     async fn write(&mut self, answer: Answer) -> Result<(), ConnectionError> {
-        let (options, pool) = (&self.shared.options, &self.shared.responses);
+        let options = &self.shared.options;
         let mut chunks: VecDeque<Bytes> = answer.frame.into();
         let begun = Instant::now();
         loop {
@@ -321,7 +337,10 @@ impl Connection {
                 Ok(Ok(true)) => false,
                 Ok(Ok(false)) => return Ok(()),
                 Ok(Err(error)) => return Err(ConnectionError::Io(error)),
-                Err(_) => answer.charge.is_some() && pool.is_short(),
+                Err(_) => {
+                    let mut held = answer.charge.iter().chain([&self.input.charge]);
+                    held.any(Charge::is_in_the_way)
+                }
             };
             if is_in_the_way || begun.elapsed() >= options.idle_timeout {
                 return Err(ConnectionError::Stalled);
@@ -380,6 +399,9 @@ struct Input {
     bytes: BytesMut,
     /// Covers `bytes` beyond [`OWN_BYTES`]; goes on with the frame it was grown for.
     charge: Charge,
+    /// When the frame is to be whole, counted from its first charge without the time that it
+    /// waited for us; held against it only while others wait for its room.
+    whole_by: Instant,
     /// No valid request has come yet.
     is_stranger: bool,
     frame_bytes_max: usize,

@@ -46,8 +46,9 @@ pub struct Options {
     /// A new connection's first request must be whole after so long, and has at most 64 KiB.
     /// Default 5 s.
     pub first_request_timeout: Duration,
-    /// A client that has begun a request and sends none of the rest for so long is closed; so is
-    /// one that takes none of its response for so long while others wait for room. Default 30 s.
+    /// A client that has begun a request and sends none of the rest for so long is closed. While
+    /// others wait for room, so is one that has not sent all of it by then, the time it waited for
+    /// room itself not counted, and one that takes none of its response for so long. Default 30 s.
     pub stall_timeout: Duration,
     /// The log's own defaults as far as they differ from Kafka's; told in DescribeConfigs.
     pub topic_defaults: TopicConfig,

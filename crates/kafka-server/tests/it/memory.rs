@@ -129,6 +129,67 @@ async fn request_without_room_waits_unread_while_small_ones_go_on() {
         .await;
 }
 
+/// The rest of a request, a byte at a time, until the server has had enough.
+async fn trickle(client: &mut Client, bytes: &[u8]) -> std::io::Result<()> {
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    for byte in bytes {
+        pace.tick().await;
+        client.0.write_all(&[*byte]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn request_that_trickles_in_makes_room_when_others_wait() {
+    let running = start(Options {
+        requests_bytes_max: MIB,
+        stall_timeout: Duration::from_millis(300),
+        ..options()
+    })
+    .await;
+    let mut tricklers = Vec::new();
+    for _ in 0..2 {
+        // The first takes all of the pool, the second the overdraft.
+        let mut trickler = running.known().await;
+        trickler.begin(900 * KIB, 700 * KIB).await;
+        tricklers.push(tokio::spawn(async move {
+            trickle(&mut trickler, &[0; 100 * KIB]).await
+        }));
+    }
+    running
+        .until("all of the long ones' part is held", |running| {
+            running.server.memory().requests_bytes == 768 * KIB
+        })
+        .await;
+    let mut waiting = running.known().await;
+    let long = batch_of(&vec![7; 100 * KIB]);
+    assert_eq!(waiting.ask(0, 3, &produce(-1, &long)).await, produced(0, 0));
+    for trickler in tricklers {
+        trickler.abort();
+    }
+}
+
+#[tokio::test]
+async fn request_that_trickles_in_is_in_nobodys_way_while_there_is_room() {
+    let stall_timeout = Duration::from_millis(200);
+    let running = start(Options {
+        stall_timeout,
+        ..options()
+    })
+    .await;
+    let mut slow = running.known().await;
+    let body = produce(-1, &batch_of(&vec![7; 100 * KIB]));
+    let mut frame = (10 + body.len() as u32).to_be_bytes().to_vec();
+    frame.extend([0, 0, 0, 3, 0, 0, 0, 9, 0xff, 0xff]);
+    frame.extend(&body);
+    let (most, rest) = frame.split_at(frame.len() - 30);
+    let begun = Instant::now();
+    slow.0.write_all(most).await.unwrap();
+    trickle(&mut slow, rest).await.unwrap();
+    assert!(begun.elapsed() > 2 * stall_timeout, "that was not slow");
+    assert_eq!(slow.receive().await, produced(0, 0));
+}
+
 #[tokio::test]
 async fn waiting_request_is_counted_with_what_its_arrays_cost() {
     const TIMES: usize = 500;
