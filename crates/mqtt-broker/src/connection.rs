@@ -66,8 +66,8 @@ pub(crate) struct Connection {
     pub(crate) pending: u32,
     /// And what they weigh.
     pub(crate) pending_bytes: usize,
-    /// Before MQTT 5.0: what was sent behind a refused PUBLISH is refused too, for there is no
-    /// answer that would keep the Client from sending the refused one again, behind it.
+    /// Of QoS 1 and 2 before MQTT 5.0: what was sent behind a refused PUBLISH is refused too, for
+    /// there is no answer that would keep the Client from sending the refused one again, behind it.
     pub(crate) lane: Option<Lane>,
     pub(crate) aliases: Option<Box<FastMap<u16, Text>>>,
     pub(crate) connect: Option<Box<Connect>>,

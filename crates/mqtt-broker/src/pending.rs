@@ -14,7 +14,7 @@ use headwater_mqtt_codec::{
 };
 
 use crate::commit::{Commit, Control, Targets};
-use crate::connection::Stage;
+use crate::connection::{AckSlot, Stage};
 use crate::rows::{self, OutboundRow};
 use crate::session::connect::Dress;
 use crate::session::end::End;
@@ -391,7 +391,14 @@ impl Shard {
                         return self.close(now, at, None, End::Abnormal);
                     }
                     // It would for ever: acknowledged all the same, as 3.3.5 of MQTT 3.1.1 allows.
-                    (Refusal::TooLarge, false) => PubAckReason::Success,
+                    (Refusal::TooLarge, false) => {
+                        let undecided = |slot: &&AckSlot| slot.reason.is_none();
+                        if connection.acks.iter().filter(undecided).count() == 1 {
+                            // Nothing else went down with it, to be sent again behind what comes.
+                            connection.lane = None;
+                        }
+                        PubAckReason::Success
+                    }
                 }
             }
         };

@@ -114,16 +114,21 @@ const ROUTED: u32 = 1;
 const KEPT: u32 = 2;
 
 impl Log {
-    /// Makes one commit true.
+    /// Makes one commit true, unless its lane is broken; whatever is refused breaks its lane.
     fn apply(&mut self, commit: &Commit) -> Result<Receipt, Refusal> {
         let lane = commit.lane.as_ref().map(|lane| &lane.0);
         if lane.is_some_and(|broken| broken.load(Ordering::Relaxed)) {
             return Err(Refusal::Failed);
         }
+        let outcome = self.take(commit);
+        if let (Some(lane), Err(_)) = (lane, &outcome) {
+            lane.store(true, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    fn take(&mut self, commit: &Commit) -> Result<Receipt, Refusal> {
         if self.full && !commit.is_empty() {
-            if let Some(lane) = lane {
-                lane.store(true, Ordering::Relaxed);
-            }
             return Err(Refusal::Full);
         }
         let is_so = |expected: &Change| {
@@ -219,6 +224,8 @@ pub(crate) struct World {
     blocked: BTreeSet<ConnectionId>,
     /// Sockets that are not to be read.
     pub(crate) paused: BTreeSet<ConnectionId>,
+    /// What came on those meanwhile.
+    unread: BTreeMap<ConnectionId, Vec<u8>>,
     pub(crate) pauses: u64,
     pub(crate) disk: Disk,
     pub(crate) loads_failed: u64,
@@ -249,6 +256,7 @@ impl World {
             room: BTreeMap::new(),
             blocked: BTreeSet::new(),
             paused: BTreeSet::new(),
+            unread: BTreeMap::new(),
             pauses: 0,
             disk: Disk::Works,
             loads_failed: 0,
@@ -301,6 +309,7 @@ impl World {
         }
         self.keeper.forget();
         self.paused.clear();
+        self.unread.clear();
         self.log.asked.clear();
         self.open.clear();
         self.wires.clear();
@@ -404,8 +413,31 @@ impl World {
         }
     }
 
+    /// Bytes on a socket that is not to be read stay there until it is.
+    fn unless_paused(&mut self, shard: usize, input: Input) -> Option<Input> {
+        if let Input::Closed { connection } = input {
+            self.unread.remove(&connection);
+        }
+        let Input::Received { connection, bytes } = input else {
+            return Some(input);
+        };
+        let mut all = self.unread.remove(&connection).unwrap_or_default();
+        all.extend(bytes);
+        let core = &self.shards[shard];
+        let at = core.by_id.get(&connection).copied();
+        if at.is_some_and(|at| core.connections[at].paused) {
+            self.unread.insert(connection, all);
+            return None;
+        }
+        let bytes = all.into();
+        Some(Input::Received { connection, bytes })
+    }
+
     /// What one connection's bytes break ends that connection, as in the server.
     fn step(&mut self, shard: usize, input: Input, effects: &mut Vec<Effect>) {
+        let Some(input) = self.unless_paused(shard, input) else {
+            return;
+        };
         let (now, core) = (self.now, &mut self.shards[shard]);
         let (Input::Received { connection, .. } | Input::Drained { connection }) = input else {
             return core.step(now, input, effects);
@@ -437,12 +469,19 @@ impl World {
                         .or_default()
                         .extend_from_slice(&bytes);
                     self.open.remove(&connection);
+                    self.unread.remove(&connection);
                 }
                 Effect::Pause(connection) => {
                     assert!(self.paused.insert(connection));
                     self.pauses += 1;
                 }
-                Effect::Resume(connection) => assert!(self.paused.remove(&connection)),
+                Effect::Resume(connection) => {
+                    assert!(self.paused.remove(&connection));
+                    if let Some(bytes) = self.unread.remove(&connection) {
+                        let bytes = bytes.into();
+                        self.inboxes[shard].push_front(Input::Received { connection, bytes });
+                    }
+                }
                 Effect::Commit(commit) => self.log.asked.push_back(Asked::Commit(commit)),
                 Effect::Load {
                     request, positions, ..

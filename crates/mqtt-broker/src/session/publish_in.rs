@@ -271,10 +271,10 @@ impl Shard {
         }
         let mut draft = Draft::default();
         let mut then = Then::Counted;
-        if !connection.is_v5() {
-            draft.lane = Some(connection.lane.get_or_insert_default().clone());
-        }
         if let Some(id) = publish.packet_id() {
+            if !connection.is_v5() {
+                draft.lane = Some(connection.lane.get_or_insert_default().clone());
+            }
             connection.acknowledge(qos, id, None);
             if qos == QoS::ExactlyOnce {
                 session.inbound.insert(id.value(), false);

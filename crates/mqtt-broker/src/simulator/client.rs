@@ -24,9 +24,12 @@ pub(crate) struct Mark {
 /// Longest packet that some Clients take: long messages are longer.
 pub(crate) const SHORT_BYTES_MAX: NonZeroU32 = NonZeroU32::new(40).unwrap();
 
+/// Shortest payload of those.
+pub(crate) const LONG_BYTES_MIN: usize = 50;
+
 impl Mark {
     pub(crate) fn payload(self) -> Vec<u8> {
-        let width = if self.is_long() { 50 } else { 0 };
+        let width = if self.is_long() { LONG_BYTES_MIN } else { 0 };
         format!("{} {:<width$}", self.publisher, self.sequence).into_bytes()
     }
 

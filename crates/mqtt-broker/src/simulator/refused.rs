@@ -121,3 +121,59 @@ fn of_two_rows_of_one_client_id_the_newer_session_stays() {
     let numbers: Vec<u64> = sessions.map(|(_, session)| session.number()).collect();
     assert_eq!(numbers, [8]);
 }
+
+#[test]
+fn qos_0_of_3_1_1_is_taken_again_when_there_is_space() {
+    let mut world = World::new(1, Limits::default());
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    world.log.full = true;
+    exchange(
+        &mut world,
+        publisher,
+        &hex("30 0b 0008 726f757465642f78 31"),
+    );
+    assert!(!world.log.held(b"1"));
+    world.log.full = false;
+    exchange(
+        &mut world,
+        publisher,
+        &hex("30 0b 0008 726f757465642f78 32"),
+    );
+    assert!(world.log.held(b"2"));
+}
+
+/// QoS 1 to "routed/x".
+fn routed(id: u8, payload: &str) -> Vec<u8> {
+    let head = [0x32, u8::try_from(12 + payload.len()).unwrap()];
+    let topic = [&[0, 8][..], b"routed/x"].concat();
+    [&head[..], &topic, &[0, id], payload.as_bytes()].concat()
+}
+
+#[test]
+fn what_3_1_1_sends_behind_what_the_log_never_takes_is_taken() {
+    let mut world = World::new(1, Limits::default());
+    world.log.payload_bytes_max = Some(1);
+    let client = live(&mut world, 0, &connect_v3('a', false));
+    for (id, payload) in [(1, "xx"), (2, "2")] {
+        let answer = exchange(&mut world, client, &routed(id, payload));
+        assert_eq!(answer, [0x40, 2, 0, id]);
+    }
+    assert!(world.log.held(b"2"));
+}
+
+#[test]
+fn nothing_passes_what_went_down_with_what_the_log_never_takes() {
+    let mut world = World::new(1, Limits::default());
+    world.log.payload_bytes_max = Some(1);
+    let client = live(&mut world, 0, &connect_v3('a', false));
+    world.send(client, &[routed(1, "xx"), routed(2, "2")].concat());
+    world.run_shard(0, 1);
+    // The third comes between the answers to the first and to the second.
+    world.run_log(1);
+    world.send(client, &routed(3, "3"));
+    world.run_log(1);
+    world.run();
+    assert_eq!(world.read(client), [0x40, 2, 0, 1]);
+    assert!(!world.is_open(client), "it sends both again");
+    assert!(!world.log.held(b"3"), "the second would come behind it");
+}

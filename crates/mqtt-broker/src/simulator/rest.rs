@@ -4,6 +4,8 @@
 //!   would set in motion again is a lost wake-up, and nobody may need that luck.
 //! Holds: nothing here looks at time: what waits for a deadline has had it.
 
+use std::sync::atomic::Ordering;
+
 use super::World;
 use crate::Shard;
 use crate::session::Session;
@@ -43,7 +45,9 @@ impl World {
                     || !connection.output.is_empty()
                     || !connection.acks.is_empty()
                     || !connection.held.is_empty();
-                if is_stuck {
+                let lane = connection.lane.as_ref();
+                let is_refused = lane.is_some_and(|lane| lane.0.load(Ordering::Relaxed));
+                if is_stuck || is_refused {
                     say(format!("{connection:?}"));
                 }
             }

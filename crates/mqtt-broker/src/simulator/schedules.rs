@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use headwater_mqtt_codec::{QoS, Version};
 
-use super::client::{Client, Event, Mark, SHORT_BYTES_MAX};
+use super::client::{Client, Event, LONG_BYTES_MIN, Mark, SHORT_BYTES_MAX};
 use super::judge::Judge;
 use super::{Disk, Random, World};
 use crate::retained::Scan;
@@ -44,8 +44,10 @@ impl Schedule {
             connection_commit_bytes_max: [30, 8 << 20][random.below(2)],
             ..Limits::default()
         };
+        let takes_long = !random.chance(5);
         let mut world = World::new(1 + random.below(3), limits);
         world.forgets_packet_ids = forgets_packet_ids;
+        world.log.payload_bytes_max = (!takes_long).then_some(LONG_BYTES_MIN - 1);
         if random.chance(3) {
             world.disk = Disk::FailsAtTimes(Random::new(seed));
         }
@@ -76,7 +78,8 @@ impl Schedule {
         let may_fill = !forgets_packet_ids && random.chance(4);
         let calm = [3, 10, 40][random.below(3)];
         let mut judge = Judge::default();
-        if may_fill {
+        judge.loses_long = !takes_long;
+        if may_fill || !takes_long {
             let v5 = clients.iter().filter(|one| one.version == Version::V5);
             judge.unordered = v5.map(|one| one.index).collect();
         }
@@ -289,7 +292,8 @@ impl Schedule {
         }
         let topic = TOPICS[self.random.below(TOPICS.len())];
         let will = self.random.chance(4).then(|| {
-            self.wills += 1;
+            // Never a long one: CONNECT is shorter than what the log takes.
+            self.wills += if self.wills % 6 == 5 { 2 } else { 1 };
             let mark = Mark {
                 publisher: 200 + index,
                 sequence: self.wills,
@@ -297,7 +301,11 @@ impl Schedule {
             self.judge.sent(mark, topic, QoS::AtLeastOnce, false, false);
             (mark, topic)
         });
-        self.clients[index].connect(connection, clean, will);
+        let client = &mut self.clients[index];
+        client.connect(connection, clean, will);
+        if self.random.chance(4) {
+            client.subscribe(); // Without waiting for CONNACK.
+        }
     }
 
     fn lose(&mut self, index: usize) {
@@ -392,7 +400,8 @@ impl Schedule {
                 waited = true;
             }
         }
-        Err("the clients do not come to rest".into())
+        let stuck = self.world.stuck();
+        Err(format!("the clients do not come to rest: {stuck:#?}"))
     }
 }
 
