@@ -53,9 +53,6 @@ pub struct Limits {
     pub shard_commits_max: usize,
     /// What they may weigh, the last packet of each publisher not counted. Default 64 MiB.
     pub shard_commit_bytes_max: usize,
-    /// Topic Filters of one Session whose Retained Messages are being sent before its socket is
-    /// paused. Default 64.
-    pub feeds_max: usize,
     /// Bytes of payload a shard keeps so that what is owed need not be read back. Default 32 MiB.
     pub cache_bytes_max: usize,
     /// Topic Names a shard remembers the subscribers of. Default 16,384.
@@ -92,7 +89,6 @@ impl Default for Limits {
             connection_commit_bytes_max: 8 << 20,
             shard_commits_max: 20_000,
             shard_commit_bytes_max: 64 << 20,
-            feeds_max: 64,
             cache_bytes_max: 32 << 20,
             matches_max: 16_384,
             retained_messages_max: 1_000_000,

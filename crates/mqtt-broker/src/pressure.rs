@@ -1,10 +1,11 @@
 //! How much one connection may cause before its socket is not read, and when it is given up.
 //!
-//! For: pausing and resuming by what waits for the socket, what waits for the log and what its
-//!   subscriptions still ask for; Keep Alive; the Client that does not read.
+//! For: pausing and resuming by what waits for the socket and what waits for the log; Keep Alive;
+//!   the Client that does not read.
 //! Not for: Sessions' queues, see `publish_out`; the limits themselves, see `limits`.
 //! Holds: nothing is dropped to keep a connection's bound: its socket is not read, so that it
-//!   causes nothing new. What it had caused by then is one read's packets, and is answered.
+//!   causes nothing new. What it had caused by then is one read's packets, and is answered. It
+//!   waits for the log or for its own socket only, never for what the Client would have to say.
 
 use headwater_mqtt_codec::DisconnectReason;
 
@@ -71,10 +72,6 @@ impl Shard {
         };
         let limits = &self.shared.limits;
         if !connection.paused || !connection.is_well_below(limits) {
-            return;
-        }
-        let session = connection.session.and_then(|slot| self.sessions.get(slot));
-        if session.is_some_and(|session| session.feeds_len() >= limits.feeds_max) {
             return;
         }
         if self.full {

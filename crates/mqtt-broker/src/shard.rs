@@ -373,6 +373,7 @@ impl Shard {
         if !held.is_empty() {
             self.received(now, at, held);
         }
+        self.resume(now, at);
     }
 
     /// One packet; `false` when the connection is no more.

@@ -216,10 +216,6 @@ impl Shard {
         for filter in retained {
             self.start_feed(slot, filter, stood_at);
         }
-        let feeds = self.sessions.get(slot).map_or(0, |one| one.feeds_len());
-        if feeds >= self.shared.limits.feeds_max {
-            self.pause(at);
-        }
         Ok(())
     }
 

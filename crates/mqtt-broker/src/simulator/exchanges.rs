@@ -591,3 +591,14 @@ fn sessions_are_asked_what_they_need_a_few_at_a_time() {
     // Twenty Sessions with a message each, eight steps a turn.
     assert_eq!(turns, 5);
 }
+
+#[test]
+fn a_socket_is_read_again_when_its_client_id_comes_from_another_shard() {
+    let mut world = World::new(2, Limits::default());
+    live(&mut world, 0, &connect_v3('a', true));
+    let taker = world.open(1);
+    let both = [connect_v3('a', true), hex("c0 00")].concat();
+    assert_eq!(exchange(&mut world, taker, &both), hex("20 02 00 00 d0 00"));
+    assert_eq!(world.stuck(), Vec::<String>::new());
+    assert_eq!(exchange(&mut world, taker, &hex("c0 00")), hex("d0 00"));
+}
