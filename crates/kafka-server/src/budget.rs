@@ -124,6 +124,12 @@ impl Charge {
         wanted.saturating_sub(self.held_units())
     }
 
+    /// What is held, but for what goes with the overdraft.
+    pub(crate) fn bytes(&self) -> usize {
+        let units = usize::try_from(self.held_units()).unwrap_or(usize::MAX);
+        units.saturating_mul(UNIT_BYTES)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.overdraft.is_none() && self.held_units() == 0
     }
@@ -156,15 +162,32 @@ impl Charge {
                 }
             },
         };
-        match (&mut self.held, taken) {
-            (Some(held), Some(taken)) => held.merge(taken),
-            (held @ None, taken) => *held = taken,
-            (Some(_), None) => {}
+        if let Some(taken) = taken {
+            self.hold(taken);
         }
     }
 
-    /// Gives back what goes beyond `bytes`.
+    fn hold(&mut self, taken: OwnedSemaphorePermit) {
+        match &mut self.held {
+            Some(held) => held.merge(taken),
+            None => self.held = Some(taken),
+        }
+    }
+
+    /// Whether it holds what only one at a time may.
+    pub(crate) fn is_overdrawn(&self) -> bool {
+        self.overdraft.is_some()
+    }
+
+    /// Gives back what goes beyond `bytes`, and the overdraft if the pool can do without.
     pub(crate) fn shrink(&mut self, bytes: usize) {
+        if let Some(overdraft) = self.overdraft.take() {
+            let lacks = self.lacks(bytes);
+            match Arc::clone(&self.pool.units).try_acquire_many_owned(lacks) {
+                Ok(taken) => self.hold(taken),
+                Err(_) => self.overdraft = Some(overdraft),
+            }
+        }
         let surplus = self.held_units().saturating_sub(units(bytes));
         if let Some(held) = &mut self.held {
             drop(held.split(usize::try_from(surplus).unwrap_or(0)));
@@ -206,6 +229,28 @@ mod tests {
         assert_eq!(pool.left(), 2 * KIB);
         drop(two);
         assert_eq!(pool.left(), 10 * KIB);
+    }
+
+    #[tokio::test]
+    async fn the_overdraft_is_given_back_as_soon_as_the_pool_can_do_without() {
+        let pool = Pool::new(10 * KIB);
+        let (mut one, mut two) = (pool.charge(), pool.charge());
+        one.cover(5 * KIB).await;
+        two.cover(5 * KIB).await;
+        two.cover(100 * KIB).await;
+        two.shrink(6 * KIB);
+        assert!(two.is_overdrawn(), "there is nothing to have instead");
+        drop(one);
+        two.shrink(6 * KIB);
+        assert!(!two.is_overdrawn());
+        assert_eq!(pool.left(), 4 * KIB);
+        // What is held already may be enough, however short the pool is.
+        let mut three = pool.charge();
+        three.cover(4 * KIB).await;
+        three.cover(7 * KIB).await;
+        three.shrink(4 * KIB);
+        assert!(!three.is_overdrawn());
+        assert_eq!(pool.left(), 0);
     }
 
     #[tokio::test]

@@ -154,7 +154,7 @@ impl Connection {
                     if !may_end {
                         self.input.whole_by += begun.elapsed();
                     }
-                    self.write(frame.into()).await?;
+                    self.write(frame.into(), None).await?;
                     self.rest(&mut silence);
                 }
                 more = self.input.go_on(lacks), if may_take => {
@@ -170,7 +170,7 @@ impl Connection {
                     }
                 }
                 () = stopped(&mut self.shutdown) => {
-                    return timeout(GRACE, self.drain()).await.unwrap_or(Ok(()));
+                    return timeout(GRACE, self.drain(None)).await.unwrap_or(Ok(()));
                 }
                 () = &mut silence, if may_end => {
                     let seconds = self.patience().as_secs();
@@ -235,12 +235,12 @@ impl Connection {
                     Ok(())
                 }
                 request => {
-                    self.drain().await?;
-                    self.answer(&header, request, charge).await
+                    self.drain(Some(&charge)).await?;
+                    self.answer(header, request, charge).await
                 }
             },
             Frame::ApiVersionsUnknown { correlation_id } => {
-                self.drain().await?;
+                self.drain(Some(&charge)).await?;
                 let key = ApiKey::ApiVersions;
                 let header = Header {
                     key,
@@ -249,7 +249,8 @@ impl Connection {
                     client_id: None,
                 };
                 let response = api_versions(ErrorCode::UnsupportedVersion);
-                self.write(encode_response(&header, &response).into()).await
+                self.write(encode_response(&header, &response).into(), None)
+                    .await
             }
         }
     }
@@ -271,13 +272,15 @@ impl Connection {
         }
     }
 
-    /// Answers one request unless the client hangs up first. It is charged for until then.
+    /// Answers one request, which `charge` covers, unless the client hangs up first.
     async fn answer(
         &mut self,
-        header: &Header,
+        mut header: Header,
         request: Request,
-        _charge: Charge,
+        charge: Charge,
     ) -> Result<(), ConnectionError> {
+        // Nothing of a frame waits with a member of a group.
+        header.client_id = header.client_id.map(|id| id.detached());
         // These may wait for what never comes; everything else waits for the disk alone.
         let may_wait_long = matches!(
             request,
@@ -293,14 +296,14 @@ impl Connection {
         let mut call = Call {
             shared,
             client,
-            header,
+            header: &header,
         };
         let answer = tokio::select! {
-            answer = call.answer(request) => answer,
+            answer = call.answer(request, charge) => answer,
             gone = input.read_ahead() => return gone.map_err(ConnectionError::Io),
             () = stopped(shutdown), if may_wait_long => return Ok(()),
         };
-        self.write(answer).await?;
+        self.write(answer, None).await?;
         match self.client.sasl {
             Sasl::Refused => Err(ConnectionError::Refused),
             Sasl::NotAsked | Sasl::Agreed | Sasl::AgreedBare | Sasl::Done => Ok(()),
@@ -312,22 +315,26 @@ impl Connection {
         self.client.principal = principal.ok_or(ConnectionError::Refused)?;
         self.client.sasl = Sasl::Done;
         // An empty frame: PLAIN has nothing more to say.
-        self.write(vec![Bytes::from_static(&[0; LENGTH_BYTES])].into())
+        self.write(vec![Bytes::from_static(&[0; LENGTH_BYTES])].into(), None)
             .await
     }
 
-    /// Answers all that wait for the disk.
-    async fn drain(&mut self) -> Result<(), ConnectionError> {
+    /// Answers all that wait for the disk, before the request that is `waiting`.
+    async fn drain(&mut self, waiting: Option<&Charge>) -> Result<(), ConnectionError> {
         while !self.in_flight.is_empty() {
             let frame = next(&mut self.in_flight).await;
-            self.write(frame.into()).await?;
+            self.write(frame.into(), waiting).await?;
         }
         Ok(())
     }
 
     /// Sends all of an answer within the idle time. A client that takes none of it for long is
-    /// closed sooner when its records, or its next request's bytes, take the room of others'.
-    async fn write(&mut self, answer: Answer) -> Result<(), ConnectionError> {
+    /// closed sooner when that answer, or a request `waiting` behind it, takes the room of others.
+    async fn write(
+        &mut self,
+        answer: Answer,
+        waiting: Option<&Charge>,
+    ) -> Result<(), ConnectionError> {
         let options = &self.shared.options;
         let mut chunks: VecDeque<Bytes> = answer.frame.into();
         let begun = Instant::now();
@@ -338,8 +345,8 @@ impl Connection {
                 Ok(Ok(false)) => return Ok(()),
                 Ok(Err(error)) => return Err(ConnectionError::Io(error)),
                 Err(_) => {
-                    let mut held = answer.charge.iter().chain([&self.input.charge]);
-                    held.any(Charge::is_in_the_way)
+                    let held = answer.charges.iter().chain([&self.input.charge]);
+                    held.chain(waiting).any(Charge::is_in_the_way)
                 }
             };
             if is_in_the_way || begun.elapsed() >= options.idle_timeout {

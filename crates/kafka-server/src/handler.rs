@@ -71,52 +71,59 @@ pub(crate) struct Call<'a> {
     pub(crate) header: &'a Header,
 }
 
-/// A frame that is ready to send, with what it is charged for until it is sent.
+/// A frame that is ready to send, with what it is charged for until it is sent: its records, and
+/// of its request's charge as much as the rest of it is long.
 pub(crate) struct Answer {
     pub(crate) frame: Vec<Bytes>,
-    pub(crate) charge: Option<Charge>,
+    pub(crate) charges: Vec<Charge>,
 }
 
 impl From<Vec<Bytes>> for Answer {
     fn from(frame: Vec<Bytes>) -> Self {
         Self {
             frame,
-            charge: None,
+            charges: Vec::new(),
         }
     }
 }
 
 impl Call<'_> {
-    /// Answers every request but Produce, which has its own way (`produce`).
-    pub(crate) async fn answer(&mut self, request: Request) -> Answer {
-        match request {
+    /// Answers every request but Produce, which has its own way (`produce`). `charge` covers the
+    /// request.
+    pub(crate) async fn answer(&mut self, request: Request, mut charge: Charge) -> Answer {
+        let (frame, records) = match request {
             Request::Fetch(request) => {
-                let (response, charge) = self.fetch(request).await;
-                Answer {
-                    frame: self.encode(&response),
-                    charge,
-                }
+                let (response, records) = self.fetch(request, &charge).await;
+                (self.encode(&response), records)
             }
-            other => self.answer_briefly(other).await.into(),
+            other => (self.answer_briefly(other, &mut charge).await, None),
+        };
+        let length: usize = frame.iter().map(Bytes::len).sum();
+        let records_length = records.as_ref().map_or(0, Charge::bytes);
+        charge.shrink(length.saturating_sub(records_length));
+        let charges = [Some(charge), records].into_iter().flatten();
+        Answer {
+            frame,
+            charges: charges.filter(|charge| !charge.is_empty()).collect(),
         }
     }
 
-    async fn answer_briefly(&mut self, request: Request) -> Vec<Bytes> {
+    async fn answer_briefly(&mut self, request: Request, charge: &mut Charge) -> Vec<Bytes> {
         match request {
             Request::Produce(request) => {
                 let uncharged = self.shared.requests.charge(0);
                 self.encode(&self.produce(request, uncharged).settled().await)
             }
-            Request::Fetch(request) => self.encode(&self.fetch(request).await.0),
+            Request::Fetch(request) => self.encode(&self.fetch(request, charge).await.0),
             Request::ListOffsets(request) => self.encode(&self.list_offsets(request).await),
             Request::Metadata(request) => self.encode(&self.metadata(request).await),
             Request::OffsetCommit(request) => self.encode(&self.offset_commit(request).await),
             Request::OffsetFetch(request) => self.encode(&self.offset_fetch(request)),
             Request::FindCoordinator(request) => self.encode(&self.find_coordinator(request)),
-            Request::JoinGroup(request) => self.encode(&self.join_group(request).await),
+            Request::JoinGroup(request) => self.encode(&self.join_group(request, charge).await),
             Request::Heartbeat(request) => self.encode(&self.heartbeat(request)),
             Request::LeaveGroup(request) => self.encode(&self.leave_group(request)),
-            Request::SyncGroup(request) => self.encode(&self.sync_group(request).await),
+            Request::SyncGroup(request) => self.encode(&self.sync_group(request, charge).await),
             Request::DescribeGroups(request) => self.encode(&self.describe_groups(request)),
             Request::ListGroups(request) => self.encode(&self.list_groups(&request)),
             Request::SaslHandshake(request) => {

@@ -48,7 +48,8 @@ pub struct Options {
     pub first_request_timeout: Duration,
     /// A client that has begun a request and sends none of the rest for so long is closed. While
     /// others wait for room, so is one that has not sent all of it by then, the time it waited for
-    /// room itself not counted, and one that takes none of its response for so long. Default 30 s.
+    /// room itself not counted, and one that takes none of its response for so long; a long poll
+    /// whose request takes that room is answered by then. Default 30 s.
     pub stall_timeout: Duration,
     /// The log's own defaults as far as they differ from Kafka's; told in DescribeConfigs.
     pub topic_defaults: TopicConfig,

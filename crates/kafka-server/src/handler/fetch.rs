@@ -61,8 +61,13 @@ struct Look {
 
 impl Call<'_> {
     /// Answers at once if there is enough or something is wrong, else when the log has grown
-    /// enough or the wait is over. The charge is for the records.
-    pub(super) async fn fetch(&self, request: FetchRequest) -> (FetchResponse, Option<Charge>) {
+    /// enough or the wait is over. A request that holds what others wait for, which `charge`
+    /// tells, does not wait long. The charge it gives is for the records.
+    pub(super) async fn fetch(
+        &self,
+        request: FetchRequest,
+        charge: &Charge,
+    ) -> (FetchResponse, Option<Charge>) {
         // Sessions are refused: session 0 tells the client to name its partitions each time.
         if request.session_id != 0 {
             let error = ErrorCode::FetchSessionIdNotFound;
@@ -82,7 +87,7 @@ impl Call<'_> {
         let deadline = Instant::now() + wait.min(WAIT_MAX);
         // Watch first, look then: what comes in between wakes us.
         let watch = self.shared.waiters.watch(self.watched(&request));
-        let mut is_over = wait.is_zero() || bytes_min == 0;
+        let mut is_over = wait.is_zero() || bytes_min == 0 || charge.is_overdrawn();
         // Bytes that the last look found, and the sizes of the partitions then.
         let mut last: Option<(usize, u64)> = None;
         loop {
@@ -99,18 +104,21 @@ impl Call<'_> {
                 }
             };
             if is_over || plan.has_errors || may_be_enough {
-                let (look, charge) = self.look(plan, bytes_max.min(share)).await;
+                let (look, records) = self.look(plan, bytes_max.min(share)).await;
                 if is_over || look.has_errors || look.bytes >= bytes_min {
-                    return (look.response, charge);
+                    return (look.response, records);
                 }
                 last = Some((look.bytes, sizes));
             } else {
                 // Trimming makes a partition smaller and this too careful: then time ends the wait.
                 last = last.or(Some((0, sizes)));
             }
+            let look_again = Instant::now() + self.shared.options.stall_timeout;
             tokio::select! {
                 () = watch.advanced() => {}
-                () = tokio::time::sleep_until(deadline) => is_over = true,
+                () = tokio::time::sleep_until(deadline.min(look_again)) => {
+                    is_over = deadline <= look_again || charge.is_in_the_way();
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use headwater_commitlog::{PartitionId, Topics};
 use uuid::Uuid;
 
 use super::{Call, find_partition};
+use crate::budget::Charge;
 use crate::error_code::ErrorCode;
 use crate::group::{Caller, Committed, Description, Join, Sync};
 use crate::groups::wall_ms;
@@ -31,7 +32,11 @@ const DEAD: &str = "Dead";
 const GROUP_OPERATIONS: i32 = 0b1_0100_1000;
 
 impl Call<'_> {
-    pub(super) async fn join_group(&self, request: JoinGroupRequest) -> JoinGroupResponse {
+    pub(super) async fn join_group(
+        &self,
+        request: JoinGroupRequest,
+        charge: &mut Charge,
+    ) -> JoinGroupResponse {
         if !self.allows(Action::ReadGroup(&request.group_id)) {
             let error = ErrorCode::GroupAuthorizationFailed;
             let member_id = request.member_id;
@@ -41,28 +46,9 @@ impl Call<'_> {
                 ..JoinGroupResponse::default()
             };
         }
-        let client_id = self.header.client_id.clone().unwrap_or_default();
-        let session_timeout_ms = u64::try_from(request.session_timeout_ms).unwrap_or(0);
-        let join = Join {
-            fresh_member_id: Text::from(format!("{client_id}-{}", Uuid::new_v4())),
-            client_id: client_id.detached(),
-            client_host: Text::from(format!("/{}", self.client.peer.ip())),
-            group_id: request.group_id,
-            member_id: request.member_id.detached(),
-            instance_id: request.group_instance_id.map(|id| id.detached()),
-            member_id_required: self.header.version >= 4,
-            can_skip_assignment: self.header.version >= 9,
-            session_timeout_ms,
-            // Version 0 has none of its own.
-            rebalance_timeout_ms: u64::try_from(request.rebalance_timeout_ms)
-                .unwrap_or(session_timeout_ms),
-            protocol_type: request.protocol_type.detached(),
-            protocols: request
-                .protocols
-                .iter()
-                .map(|protocol| (protocol.name.detached(), detached(&protocol.metadata)))
-                .collect(),
-        };
+        let join = self.join(request);
+        // What waits now are copies, within the limits of groups: nothing of the frame.
+        charge.shrink(0);
         let joined = self.shared.groups.join(join).await;
         let members = joined
             .members
@@ -85,7 +71,36 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn sync_group(&self, request: SyncGroupRequest) -> SyncGroupResponse {
+    fn join(&self, request: JoinGroupRequest) -> Join {
+        let client_id = self.header.client_id.clone().unwrap_or_default();
+        let session_timeout_ms = u64::try_from(request.session_timeout_ms).unwrap_or(0);
+        Join {
+            fresh_member_id: Text::from(format!("{client_id}-{}", Uuid::new_v4())),
+            client_id: client_id.detached(),
+            client_host: Text::from(format!("/{}", self.client.peer.ip())),
+            group_id: request.group_id.detached(),
+            member_id: request.member_id.detached(),
+            instance_id: request.group_instance_id.map(|id| id.detached()),
+            member_id_required: self.header.version >= 4,
+            can_skip_assignment: self.header.version >= 9,
+            session_timeout_ms,
+            // Version 0 has none of its own.
+            rebalance_timeout_ms: u64::try_from(request.rebalance_timeout_ms)
+                .unwrap_or(session_timeout_ms),
+            protocol_type: request.protocol_type.detached(),
+            protocols: request
+                .protocols
+                .iter()
+                .map(|protocol| (protocol.name.detached(), detached(&protocol.metadata)))
+                .collect(),
+        }
+    }
+
+    pub(super) async fn sync_group(
+        &self,
+        request: SyncGroupRequest,
+        charge: &mut Charge,
+    ) -> SyncGroupResponse {
         if !self.allows(Action::ReadGroup(&request.group_id)) {
             let error = ErrorCode::GroupAuthorizationFailed;
             return SyncGroupResponse {
@@ -95,19 +110,20 @@ impl Call<'_> {
         }
         let sync = Sync {
             caller: Caller {
-                group_id: request.group_id,
-                member_id: request.member_id,
-                instance_id: request.group_instance_id,
+                group_id: request.group_id.detached(),
+                member_id: request.member_id.detached(),
+                instance_id: request.group_instance_id.map(|id| id.detached()),
                 generation: request.generation,
             },
-            protocol_type: request.protocol_type,
-            protocol: request.protocol_name,
+            protocol_type: request.protocol_type.map(|name| name.detached()),
+            protocol: request.protocol_name.map(|name| name.detached()),
             assignments: request
                 .assignments
                 .into_iter()
-                .map(|given| (given.member_id, detached(&given.assignment)))
+                .map(|given| (given.member_id.detached(), detached(&given.assignment)))
                 .collect(),
         };
+        charge.shrink(0);
         let synced = self.shared.groups.sync(sync).await;
         SyncGroupResponse {
             throttle_time_ms: 0,

@@ -129,6 +129,18 @@ async fn request_without_room_waits_unread_while_small_ones_go_on() {
         .await;
 }
 
+const HOUR_MS: u32 = 3_600_000;
+
+/// Fetch 4 of the same partition so many times, 16 bytes each on the wire.
+fn fetch_times(times: usize, wait_ms: u32) -> Vec<u8> {
+    let one = fetch(0, wait_ms);
+    let (head, partition) = one.split_at(28);
+    let mut body = head[..24].to_vec();
+    body.extend((times as u32).to_be_bytes());
+    body.extend(partition.repeat(times));
+    body
+}
+
 /// The rest of a request, a byte at a time, until the server has had enough.
 async fn trickle(client: &mut Client, bytes: &[u8]) -> std::io::Result<()> {
     let mut pace = tokio::time::interval(Duration::from_millis(20));
@@ -192,18 +204,11 @@ async fn request_that_trickles_in_is_in_nobodys_way_while_there_is_room() {
 
 #[tokio::test]
 async fn waiting_request_is_counted_with_what_its_arrays_cost() {
-    const TIMES: usize = 500;
     let running = start(options()).await;
     let mut reader = running.known().await;
     let before = running.server.memory();
     assert_eq!((before.requests_bytes, before.responses_bytes), (0, 0));
-    // The same empty partition so many times, 16 bytes each on the wire.
-    let one = fetch(0, 3_600_000);
-    let (head, partition) = one.split_at(28);
-    let mut body = head.to_vec();
-    body.truncate(24);
-    body.extend((TIMES as u32).to_be_bytes());
-    body.extend(partition.repeat(TIMES));
+    let body = fetch_times(500, HOUR_MS);
     let length = body.len();
     reader.send(1, 4, &body).await;
     running
@@ -218,6 +223,107 @@ async fn waiting_request_is_counted_with_what_its_arrays_cost() {
             running.server.memory().requests_bytes == 0
         })
         .await;
+}
+
+#[tokio::test]
+async fn long_poll_does_not_wait_with_the_overdraft() {
+    let running = start(Options {
+        requests_bytes_max: MIB,
+        stall_timeout: Duration::from_millis(HOUR_MS.into()),
+        ..options()
+    })
+    .await;
+    let mut hoarder = running.known().await;
+    hoarder.begin(900 * KIB, 700 * KIB).await;
+    running
+        .until("all of the long ones' part is held", |running| {
+            running.server.memory().requests_bytes == 768 * KIB
+        })
+        .await;
+    let mut reader = running.known().await;
+    for _ in 0..2 {
+        let answer = reader.ask(1, 4, &fetch_times(10_000, HOUR_MS)).await;
+        assert!(answer.len() > 10_000 * 30);
+    }
+    let mut writer = running.known().await;
+    let long = batch_of(&vec![7; 100 * KIB]);
+    assert_eq!(writer.ask(0, 3, &produce(-1, &long)).await, produced(0, 0));
+}
+
+#[tokio::test]
+async fn long_poll_that_gets_in_the_way_ends() {
+    let running = start(Options {
+        requests_bytes_max: 2 * MIB,
+        stall_timeout: Duration::from_millis(300),
+        ..options()
+    })
+    .await;
+    let mut reader = running.known().await;
+    reader.send(1, 4, &fetch_times(10_000, HOUR_MS)).await;
+    running
+        .until("the long poll waits", |running| {
+            let held = running.server.memory().requests_bytes;
+            (300 * KIB..MIB).contains(&held)
+        })
+        .await;
+    let alone = timeout(Duration::from_secs(1), reader.0.peek(&mut [0])).await;
+    assert!(alone.is_err(), "it is in nobody's way yet");
+    // The overdraft goes to the second; the third finds nothing.
+    let mut hoarders = Vec::new();
+    for _ in 0..3 {
+        let mut hoarder = running.known().await;
+        let sent = timeout(Duration::from_millis(10), hoarder.begin(MIB, MIB - KIB));
+        drop(sent.await);
+        hoarders.push(hoarder);
+    }
+    assert!(reader.receive().await.len() > 10_000 * 30);
+}
+
+#[tokio::test]
+async fn join_that_waits_holds_nothing_of_its_request() {
+    let mut options = options();
+    options.groups.initial_rebalance_delay_ms = HOUR_MS.into();
+    let running = start(options).await;
+    let mut member = running.known().await;
+    // JoinGroup 0: group "g", session 30 min, no member id, type "c", one protocol "p".
+    let mut body = vec![0, 1, b'g'];
+    body.extend(1_800_000_u32.to_be_bytes());
+    body.extend([0, 0, 0, 1, b'c', 0, 0, 0, 1, 0, 1, b'p']);
+    body.extend((200 * KIB as u32).to_be_bytes());
+    body.extend(vec![7; 200 * KIB]);
+    member.send(11, 0, &body).await;
+    running
+        .until("the member waits, and nothing is held", |running| {
+            !running.server.groups().is_empty() && running.server.memory().requests_bytes == 0
+        })
+        .await;
+    let early = timeout(Duration::from_millis(50), member.0.peek(&mut [0])).await;
+    assert!(early.is_err(), "it did not wait");
+}
+
+#[tokio::test]
+async fn long_answers_that_are_not_read_make_room_in_time() {
+    let running = start(Options {
+        frame_bytes_max: 8 * MIB,
+        requests_bytes_max: MIB,
+        stall_timeout: Duration::from_millis(300),
+        ..options()
+    })
+    .await;
+    // The first holds all of the pool, the second the overdraft. More than any socket takes.
+    let mut sleepers = Vec::new();
+    for _ in 0..2 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut sleeper = Client(socket.connect(running.address).await.unwrap());
+        sleeper.ask(18, 0, &[]).await;
+        sleeper.send(1, 4, &fetch_times(500_000, 0)).await;
+        sleeper.0.peek(&mut [0]).await.unwrap();
+        sleepers.push(sleeper);
+    }
+    let mut writer = running.known().await;
+    let long = batch_of(&vec![7; 100 * KIB]);
+    assert_eq!(writer.ask(0, 3, &produce(-1, &long)).await, produced(0, 0));
 }
 
 #[tokio::test]
