@@ -4,6 +4,7 @@ pub mod broken;
 pub mod eio;
 pub mod enospc;
 pub mod kill9;
+mod ledger;
 pub mod order;
 pub mod syscalls;
 

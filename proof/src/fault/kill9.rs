@@ -1,10 +1,8 @@
 //! kill -9 at random moments, also in the middle of a recovery.
 //!
 //! Holds: a data directory lives through several rounds, so that what one recovery left is what the next one finds;
-//! finished lives stand in a file, so that a long run can be stopped and taken up again.
+//! finished lives stand in a ledger, so that a long run can be stopped and taken up again.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +10,7 @@ use anyhow::Context;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::history::read_lines;
+use super::ledger::{Ledger, Subject};
 use crate::judge::{Figures, Kind as Violation, Verdict};
 use crate::load::Cast;
 use crate::program::{Kind, Setup};
@@ -95,10 +93,13 @@ impl Outcome {
 /// Runs what the folder does not hold yet.
 pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     std::fs::create_dir_all(&plan.folder)?;
-    let book = plan.folder.join("lives.ndjson");
-    let mut outcome = Outcome::default();
-    if book.exists() {
-        outcome.lives = read_lines(&book)?;
+    let subject = Subject::of(&plan.program, &plan.environment)?;
+    let is_whole =
+        |lives: &[Life]| lives.iter().map(|life| life.rounds).sum::<u32>() >= plan.rounds;
+    let path = plan.folder.join("lives.ndjson");
+    let (ledger, lives) = Ledger::open(&path, &subject, is_whole)?;
+    let mut outcome = Outcome { lives };
+    if !outcome.lives.is_empty() {
         eprintln!("taking up a run after {} rounds", outcome.rounds());
     }
     while outcome.rounds() < plan.rounds {
@@ -109,8 +110,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
             std::fs::remove_dir_all(&folder)?;
         }
         let life = live(plan, number, rounds, &folder);
-        let mut file = OpenOptions::new().create(true).append(true).open(&book)?;
-        writeln!(file, "{}", serde_json::to_string(&life)?)?;
+        ledger.add(&life)?;
         let failed = life.broken.is_some() || !life.verdict.is_clean();
         eprintln!("life {number}, {rounds} rounds: {}", life.verdict);
         if let Some(why) = &life.broken {

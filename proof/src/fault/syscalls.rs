@@ -3,10 +3,8 @@
 //! strace counts for each thread apart: the first thread that reaches its Nth call of that name ends the process. Both in a
 //! fresh data directory and in one that a kill left, so that recovery's own calls are among them.
 //!
-//! Holds: finished places stand in a file, so that the run over all of them can be stopped and taken up again.
+//! Holds: finished places stand in a ledger, so that the run over all of them can be stopped and taken up again.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 
@@ -15,9 +13,10 @@ use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 use serde::{Deserialize, Serialize};
 
+use super::ledger::{Ledger, Subject};
 use super::{Bench, strace};
-use crate::history::read_lines;
 use crate::load::Cast;
+use crate::program::Kind;
 use crate::trial::Trial;
 
 /// Every call by which a file or a folder changes. `write` and `writev` also speak to sockets.
@@ -95,14 +94,28 @@ struct Visited {
     acked: u64,
 }
 
-/// Every place until none fires, but for those that the folder has an end of already.
+/// Where to go on with a call; `None` when its last place did not fire.
+fn next(visited: &[Visited], syscall: &str, recovering: bool) -> Option<u32> {
+    let same = |one: &&Visited| one.syscall == syscall && one.recovering == recovering;
+    match visited.iter().filter(same).max_by_key(|one| one.nth) {
+        None => Some(1),
+        Some(last) => last.fired.then_some(last.nth + 1),
+    }
+}
+
+fn is_whole(visited: &[Visited]) -> bool {
+    WRITE_PATH.iter().all(|syscall| {
+        let [fresh, hurt] = [false, true].map(|recovering| next(visited, syscall, recovering));
+        fresh.is_none() && hurt.is_none()
+    })
+}
+
+/// Every place until none fires, but for those that a stopped run of the same program has visited.
 fn all(plan: &Plan, outcome: &mut Outcome) -> anyhow::Result<()> {
+    let binary = plan.bench.binary.clone();
+    let subject = Subject::of(&Kind::Headwater { binary }, &plan.bench.environment)?;
     let path = plan.bench.folder.join("places.ndjson");
-    let visited: Vec<Visited> = if path.exists() {
-        read_lines(&path)?
-    } else {
-        Vec::new()
-    };
+    let (ledger, visited) = Ledger::open(&path, &subject, is_whole)?;
     for one in &visited {
         outcome.fired += u32::from(one.fired);
         outcome.not_reached += u32::from(!one.fired);
@@ -114,29 +127,25 @@ fn all(plan: &Plan, outcome: &mut Outcome) -> anyhow::Result<()> {
     }
     for syscall in WRITE_PATH {
         for recovering in [false, true] {
-            let same = |one: &&Visited| one.syscall == syscall && one.recovering == recovering;
-            let last = visited.iter().filter(same).max_by_key(|one| one.nth);
-            let mut going_on = last.is_none_or(|one| one.fired);
-            let mut nth = last.map_or(1, |one| one.nth + 1);
-            while going_on {
+            let mut going_on = next(&visited, syscall, recovering);
+            while let Some(nth) = going_on {
                 let place = Place {
                     syscall,
                     nth,
                     recovering,
                 };
                 let before = *outcome;
-                going_on = at(plan, place, outcome)?;
+                let fired = at(plan, place, outcome)?;
                 let line = Visited {
                     syscall: syscall.to_owned(),
                     nth,
                     recovering,
-                    fired: going_on,
+                    fired,
                     failed: outcome.failed > before.failed,
                     acked: outcome.acked - before.acked,
                 };
-                let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-                writeln!(file, "{}", serde_json::to_string(&line)?)?;
-                nth += 1;
+                ledger.add(&line)?;
+                going_on = fired.then_some(nth + 1);
             }
         }
     }
@@ -254,4 +263,36 @@ fn attempt(plan: &Plan, place: Place, name: &str, outcome: &mut Outcome) -> anyh
     ensure!(verdict.is_clean(), "{verdict}");
     trial.end()?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(syscall: &str, nth: u32, recovering: bool, fired: bool) -> Visited {
+        Visited {
+            syscall: syscall.to_owned(),
+            nth,
+            recovering,
+            fired,
+            failed: false,
+            acked: 0,
+        }
+    }
+
+    #[test]
+    fn a_run_is_whole_when_every_call_has_come_to_its_end() {
+        assert!(!is_whole(&[]));
+        let mut visited = Vec::new();
+        for syscall in WRITE_PATH {
+            for recovering in [false, true] {
+                visited.push(at(syscall, 1, recovering, true));
+                assert_eq!(next(&visited, syscall, recovering), Some(2));
+                assert!(!is_whole(&visited));
+                visited.push(at(syscall, 2, recovering, false));
+                assert_eq!(next(&visited, syscall, recovering), None);
+            }
+        }
+        assert!(is_whole(&visited));
+    }
 }
