@@ -7,6 +7,7 @@
 
 use crate::schema;
 use crate::{Reader, Writer};
+use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +66,11 @@ pub enum OpenError {
         #[source]
         source: rusqlite::Error,
     },
+    #[error(
+        "{} is being read by another program since before the start; end that program",
+        path.display()
+    )]
+    Busy { path: PathBuf },
     #[error("the document store already has its writer")]
     WriterTaken,
 }
@@ -90,13 +96,14 @@ pub(crate) fn is_corrupt(error: &rusqlite::Error) -> bool {
 
 impl Store {
     /// Opens the store in `directory`, making it where it is not there. What a killed process left
-    /// behind is put in order here.
+    /// behind is put in order and on disk here.
     pub fn open(directory: &Path, options: Options) -> Result<Self, OpenError> {
         std::fs::create_dir_all(directory).map_err(|source| OpenError::Directory {
             path: directory.to_owned(),
             source,
         })?;
-        schema::open(&schema::volume(directory), true)?;
+        let path = schema::volume(directory);
+        settle(&schema::open(&path, true)?, &path)?;
         let has_writer = Arc::new(AtomicBool::new(false));
         Ok(Self {
             directory: directory.to_owned(),
@@ -117,6 +124,27 @@ impl Store {
     /// One more reader.
     pub fn reader(&self) -> Result<Reader, OpenError> {
         Reader::open(&self.directory)
+    }
+}
+
+/// Copies what is in the write-ahead file to its place, syncs it there and begins that file anew.
+///
+/// A sync of the process before may have failed. What it should have written is then in the page cache
+/// only, counts there as written, and no further sync writes it: it must be written again, before
+/// anyone relies on a cursor. With less than all of it gone from the write-ahead file, the next commits
+/// would stand behind frames that a power cut may leave unreadable.
+///
+/// On a full disk it stays where it is: what a start refused there could not make room.
+fn settle(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+    let busy = connection.query_row(checkpoint, [], |row| row.get::<_, i64>(0));
+    match busy {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(OpenError::Busy {
+            path: path.to_owned(),
+        }),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+        Err(error) => Err(OpenError::from_sqlite(path, error)),
     }
 }
 

@@ -148,6 +148,37 @@ fn every_image_of_a_crash_opens_with_whole_batches() {
 }
 
 #[test]
+fn what_a_killed_process_left_in_the_write_ahead_file_is_written_again_at_open() {
+    let mut fixture = Fixture::new();
+    fixture.insert_payloads(&["1", "2"]);
+    let image = tempfile::tempdir().unwrap();
+    for name in ["documents-000001.sqlite", "documents-000001.sqlite-wal"] {
+        fs::copy(fixture.folder.path().join(name), image.path().join(name)).unwrap();
+    }
+    // Beside it SQLite would not do so by itself: only whoever closes last does.
+    let other = rusqlite::Connection::open(volume(image.path())).unwrap();
+    let documents = "SELECT count(*) FROM documents_1";
+    let count = |other: &rusqlite::Connection| {
+        let row = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        other.query_row(documents, [], row).unwrap()
+    };
+    assert_eq!(count(&other), 2);
+    // Who reads an old state keeps the file from being begun anew.
+    other.execute_batch("BEGIN").unwrap();
+    assert_eq!(count(&other), 2);
+    let error = refusal(image.path());
+    assert!(matches!(error, OpenError::Busy { .. }), "{error:?}");
+    other.execute_batch("COMMIT").unwrap();
+    let _store = Store::open(image.path(), Options::default()).unwrap();
+    let wal = fs::metadata(image.path().join("documents-000001.sqlite-wal")).unwrap();
+    assert_eq!(wal.len(), 0);
+    let main = tempfile::tempdir().unwrap();
+    fs::copy(volume(image.path()), volume(main.path())).unwrap();
+    let main = rusqlite::Connection::open(volume(main.path())).unwrap();
+    assert_eq!(count(&main), 2);
+}
+
+#[test]
 fn syncing_before_anything_is_written_is_no_error() {
     let mut fixture = Fixture::new();
     fixture.writer.sync().unwrap();
