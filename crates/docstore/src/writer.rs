@@ -228,20 +228,18 @@ impl Writer {
     fn sync_files(&mut self) -> Result<(), SyncError> {
         // Opened beside SQLite's own handle. Closing one would drop locks held on its file, but
         // SQLite holds none on this one: its locks lie in the main file and in -shm.
-        let wal = match self.wal.take() {
-            Some(wal) => Some(wal),
-            None => match File::open(schema::wal(&self.directory)) {
+        if self.wal.is_none() {
+            self.wal = match File::open(schema::wal(&self.directory)) {
                 Ok(wal) => Some(wal),
                 // Nothing was written yet through this connection.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(SyncError::Open(error)),
-            },
-        };
+            };
+        }
         let folder = File::open(&self.directory).map_err(SyncError::Open)?;
-        if let Some(wal) = &wal {
+        if let Some(wal) = &self.wal {
             wal.sync_data().map_err(SyncError::Failed)?;
         }
-        self.wal = wal;
         folder.sync_all().map_err(SyncError::Failed)
     }
 
@@ -584,6 +582,31 @@ fn stream_number(
 mod tests {
     use super::*;
     use rusqlite::ffi;
+
+    #[test]
+    fn descriptor_of_the_write_ahead_file_outlives_a_sync_that_cannot_open_the_folder() {
+        let above = tempfile::tempdir().unwrap();
+        let (folder, away) = (above.path().join("store"), above.path().join("away"));
+        let store = crate::Store::open(&folder, Options::default()).unwrap();
+        let mut writer = store.writer().unwrap();
+        let cursor = Cursor {
+            name: "a",
+            topic: Uuid::nil(),
+            partition: 0,
+            next_offset: 1,
+        };
+        writer.insert(&Batch::new(), &[cursor], 0).unwrap();
+        writer.sync().unwrap();
+        assert!(writer.wal.is_some());
+        std::fs::rename(&folder, &away).unwrap();
+        assert!(matches!(writer.sync(), Err(SyncError::Open(_))));
+        assert!(
+            writer.wal.is_some(),
+            "it alone would tell of a failed write-back"
+        );
+        std::fs::rename(&away, &folder).unwrap();
+        writer.sync().unwrap();
+    }
 
     #[test]
     fn failed_sync_is_told_from_a_full_disk_and_from_a_failed_write() {
