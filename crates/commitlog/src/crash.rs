@@ -11,14 +11,14 @@
 )]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::fs::{FaultFs, FaultKind, Fs, PowerCutFs, Seed};
+use crate::fs::{FaultFs, FaultKind, Fs, Open, PowerCutFs, Seed};
 use crate::record::RecordBody;
 use crate::{
     Admin, Append, AppendData, CommitError, Durability, Fault, Log, Options, PartitionId,
@@ -249,6 +249,19 @@ fn run(
 ) -> (Vec<Image>, usize) {
     let acked = Arc::new(AtomicUsize::new(0));
     let images = take_images(fs, every, seed, &acked);
+    submit(fs, units, seed, fault, &acked);
+    let images = std::mem::take(&mut *images.lock().unwrap());
+    (images, acked.load(Ordering::SeqCst))
+}
+
+/// Submits the history to a log on `fs`, a few units at a time, and closes it.
+fn submit(
+    fs: &PowerCutFs,
+    units: &[Unit],
+    seed: u64,
+    fault: Option<Fault>,
+    acked: &Arc<AtomicUsize>,
+) {
     let log = Log::open(Arc::new(fs.clone()), options(fault)).unwrap();
     let mut draw = Seed(seed);
     let mut rest = units.to_vec();
@@ -256,7 +269,7 @@ fn run(
         let some = rest
             .drain(..(1 + draw.below(4) as usize).min(rest.len()))
             .collect();
-        let counted = Arc::clone(&acked);
+        let counted = Arc::clone(acked);
         let (sender, receiver) = std::sync::mpsc::channel();
         let done = move |results: Vec<Result<_, _>>| {
             let count = results.iter().take_while(|result| result.is_ok()).count();
@@ -270,8 +283,6 @@ fn run(
         }
     }
     drop(log);
-    let images = std::mem::take(&mut *images.lock().unwrap());
-    (images, acked.load(Ordering::SeqCst))
 }
 
 fn violations(images: &[Image], units: &[Unit]) -> Vec<String> {
@@ -342,6 +353,45 @@ fn a_power_cut_during_recovery_loses_nothing_either() {
     }
     println!("{judged} images of recoveries");
     assert!(judged >= 200, "{judged}");
+}
+
+#[test]
+fn a_power_cut_during_the_recovery_after_a_kill_loses_nothing_either() {
+    let mut judged = 0;
+    for seed in 1..=6 {
+        let (fs, units) = (PowerCutFs::default(), history(&mut Seed(seed), 60));
+        let acked = Arc::<AtomicUsize>::default();
+        let killed = kill_after_each_snapshot(&fs, &acked);
+        submit(&fs, &units, seed, None, &acked);
+        let killed = std::mem::take(&mut *killed.lock().unwrap());
+        for (number, image) in killed.iter().enumerate() {
+            let acked = Arc::new(AtomicUsize::new(image.acked));
+            let nested = take_images(&image.fs, 1, number as u64, &acked);
+            drop(Log::open(Arc::new(image.fs.clone()), options(None)).unwrap());
+            let nested = std::mem::take(&mut *nested.lock().unwrap());
+            judged += nested.len();
+            let found = violations(&nested, &units);
+            assert_eq!(found, [""; 0], "seed {seed}, kill {number}");
+        }
+    }
+    println!("{judged} images of recoveries");
+    assert!(judged >= 1000, "{judged}");
+}
+
+/// Has images taken, as kills leave them, of moments when a snapshot has its name and the name is not
+/// synced.
+fn kill_after_each_snapshot(fs: &PowerCutFs, acked: &Arc<AtomicUsize>) -> Images {
+    let images: Images = Arc::default();
+    let (taken, acked, mut was_fresh) = (Arc::clone(&images), Arc::clone(acked), false);
+    fs.watch(move |fs| {
+        let fresh = Path::new("/data/wal/snapshot.new");
+        let is_fresh = fs.open(fresh, Open::Read).is_ok();
+        if std::mem::replace(&mut was_fresh, is_fresh) && !is_fresh {
+            let (acked, fs) = (acked.load(Ordering::SeqCst), fs.killed());
+            taken.lock().unwrap().push(Image { fs, acked });
+        }
+    });
+    images
 }
 
 #[test]

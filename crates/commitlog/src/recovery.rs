@@ -110,6 +110,11 @@ pub(crate) fn recover(context: &Arc<Context>) -> Result<Recovered, OpenError> {
     checkpoint::remove_file(context, &reserve).map_err(|error| OpenError::io(&reserve, error))?;
     let (mut state, from, first, must_exist) = match snapshot::load(context)? {
         Some(loaded) => {
+            // A process that was killed may not have synced the snapshot's name, and after a power cut
+            // the one before stands there: it must find what it names, until this one is sure to stay.
+            let dir = context.wal_dir();
+            let synced = context.sync_dir(&dir);
+            synced.map_err(|error| OpenError::io(&dir, error))?;
             let (from, first) = (loaded.end, loaded.wal_number);
             (restore(context, loaded)?, from, first, true)
         }

@@ -138,17 +138,9 @@ impl PowerCutFs {
         self.disk().syncs.clone()
     }
 
-    /// The same files on a disk of their own, nothing of them unsynced: what kill -9 leaves.
+    /// The same files on a disk of their own: what kill -9 leaves. What was not synced still is not.
     pub fn killed(&self) -> Self {
         let mut disk = self.disk().clone();
-        for file in &mut disk.files {
-            file.synced = file.now.clone();
-            file.since.clear();
-        }
-        for folder in &mut disk.folders {
-            folder.synced = folder.now.clone();
-            folder.since.clear();
-        }
         disk.syncs.clear();
         disk.fails = None;
         Self::from_disk(disk)
