@@ -358,7 +358,7 @@ impl Delivers {
         let buried = dead_letters::bury(&self.log, record, place, deliver.name(), rejected, row);
         if let Err(error) = buried {
             warn!(deliver = key.0, %error, "a dead letter could not be kept; trying again");
-            self.signal.wait(RETRY);
+            self.signal.pause(RETRY);
             return false;
         }
         self.counters.dead.fetch_add(1, Ordering::Relaxed);

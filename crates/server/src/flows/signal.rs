@@ -38,6 +38,15 @@ impl Signal {
             .stopping
     }
 
+    /// Waits so long whatever is raised, unless it is stopped. What is raised meanwhile stays so.
+    pub(crate) fn pause(&self, time: Duration) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .changed
+            .wait_timeout_while(state, time, |state| !state.stopping);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Waits for news, at most `longest`. False once it was stopped.
     pub(crate) fn wait(&self, longest: Duration) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -173,7 +173,7 @@ impl Sinks {
                 warn!("documents are behind; they go on at the next start");
                 break;
             }
-            match self.turn().and_then(|busy| Ok(self.remove_old()? || busy)) {
+            match self.round() {
                 Ok(true) => retry = RETRY.0,
                 Ok(false) if stopping => break,
                 Ok(false) => {
@@ -192,13 +192,20 @@ impl Sinks {
                     if stopping {
                         break;
                     }
-                    self.signal.wait(retry);
+                    // News do not heal the store.
+                    self.signal.pause(retry);
                     retry = (retry * 2).min(RETRY.1);
                 }
             }
         }
         self.sync_if_due(true);
         info!("the documents are synced");
+    }
+
+    /// A turn, and what is too old: that goes also while no turn succeeds, and may be what makes room.
+    fn round(&mut self) -> anyhow::Result<bool> {
+        let (busy, removing) = (self.turn(), self.remove_old());
+        Ok(busy? | removing?)
     }
 
     /// Reads and writes once. False when there was nothing to do.

@@ -249,3 +249,62 @@ fn document_of_an_old_record_stays() {
         "its time is data"
     );
 }
+
+/// Has the store fail wherever a sink's position moves.
+fn break_store(house: &House) {
+    let file = house.dir.path().join("store/documents-000001.sqlite");
+    let trigger = "CREATE TRIGGER broken BEFORE INSERT ON cursors
+                   BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    let store = rusqlite::Connection::open(file).unwrap();
+    store.execute_batch(trigger).unwrap();
+}
+
+#[test]
+fn old_documents_go_also_while_the_store_takes_no_new_ones() {
+    let house = House::new(1);
+    let mut batch = Batch::new();
+    let facts = Facts {
+        position: Position {
+            topic: Uuid::nil(),
+            partition: 0,
+            offset: 0,
+        },
+        kafka_topic: "old",
+        ts_ms: 1,
+        topic: None,
+        client: None,
+        qos: None,
+        retain: None,
+        headers: &[],
+        payload: None,
+    };
+    batch.push(&Namespace::parse("d.c").unwrap(), &facts);
+    let mut sinks = house.sinks();
+    sinks.writer.insert(&batch, &[], 1).unwrap();
+    assert_eq!(house.documents().len(), 1);
+    break_store(&house);
+    house.produce(0, b"1");
+    assert!(sinks.round().is_err());
+    assert_eq!(house.documents().len(), 0);
+}
+
+#[test]
+fn failing_store_is_not_tried_again_with_every_record() {
+    let house = House::new(1);
+    break_store(&house);
+    house.produce(0, b"1");
+    let sinks = house.sinks();
+    let signal = Arc::clone(&sinks.signal);
+    let begun = Instant::now();
+    let thread = std::thread::spawn(move || sinks.run());
+    let until = begun + Duration::from_secs(60);
+    while house.counters.failures.load(Ordering::Relaxed) < 4 {
+        assert!(Instant::now() < until, "it is not tried again");
+        signal.raise();
+        std::thread::yield_now();
+    }
+    // Three waits lie between four tries: RETRY.0, twice and four times that.
+    assert!(begun.elapsed() >= RETRY.0 * 7, "{:?}", begun.elapsed());
+    signal.stop();
+    thread.join().unwrap();
+}
