@@ -218,11 +218,12 @@ pub fn distribute(
                 };
                 deliver(&delivery, matched, into);
                 if commit.retain {
-                    shared.retained.set(message);
                     // Whoever subscribed since it was matched has not found it there.
                     delivery.late = true;
                     let publisher = commit.targets.publisher;
-                    let late = matched.late(&shared.tree, &message.topic, publisher);
+                    let late = shared.retained.set_and(message, || {
+                        matched.late(&shared.tree, &message.topic, publisher)
+                    });
                     deliver(&delivery, &late, into);
                 }
             }
@@ -324,6 +325,94 @@ fn flip(shared: &Shared, shard: usize, claim_id: CommitId, claim: &Claim, into: 
             push(into, shard, Input::FromShard(message));
             let message = ShardMessage::surrender(held, seat, shard, claim_id);
             push(into, holder, Input::FromShard(message));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use headwater_mqtt_codec::{QoS, SubscriptionOptions};
+
+    use super::*;
+    use crate::Config;
+    use crate::matching::MatchCache;
+    use crate::retained::Scan;
+    use crate::tree::Subscriber;
+
+    fn retained(topic: &str) -> Message {
+        Message {
+            topic: topic.parse().unwrap(),
+            payload: Bytes::from_static(b"x"),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: None,
+            publisher: Arc::new(Publisher {
+                client: "p".into(),
+                principal: "anonymous".into(),
+            }),
+            at_ms: 0,
+            expires_at: None,
+            stored: None,
+            from_log: false,
+        }
+    }
+
+    fn retain(message: Message, matched: Arc<Matched>) -> Box<Commit> {
+        Box::new(Commit {
+            origin: 0,
+            id: CommitId::default(),
+            message: Some(Arc::new(message)),
+            routed: false,
+            owed: None,
+            targets: Targets::new(matched, None),
+            retain: true,
+            if_latest: false,
+            changes: Vec::new(),
+            expects: Vec::new(),
+            expires: None,
+            control: None,
+            ticket: None,
+            lane: None,
+        })
+    }
+
+    /// One thread commits, another subscribes.
+    #[test]
+    fn a_retained_message_stands_or_is_late_and_never_both() {
+        let shared = Shared::new(Config::default());
+        let mut cache = MatchCache::new(1);
+        for number in 1..3_000 {
+            let topic = format!("t/{number}");
+            let matched = cache.find(&shared.tree, &topic).clone();
+            let commit = retain(retained(&topic), matched);
+            let subscriber = Subscriber {
+                seat: Arc::new(Seat::new(number, 0, false)),
+                options: SubscriptionOptions::default(),
+                id: None,
+            };
+            let (shared, together) = (&shared, Barrier::new(2));
+            let (stood_at, late) = thread::scope(|threads| {
+                let committer = threads.spawn(|| {
+                    let mut into = vec![Vec::new()];
+                    together.wait();
+                    distribute(shared, vec![(commit, Ok(Receipt::default()))], &mut into);
+                    let inputs = into.iter().flatten();
+                    inputs
+                        .filter(|one| matches!(one, Input::Deliver(_)))
+                        .count()
+                });
+                together.wait();
+                let stood_at = shared.retained.standing(|| {
+                    shared.tree.subscribe(&topic, subscriber);
+                });
+                (stood_at, committer.join().unwrap())
+            });
+            let mut scan = Scan::new(stood_at);
+            let stood = shared.retained.slice(&topic, &mut scan, 9, 9).found.len();
+            assert_eq!(stood + late, 1, "{number}: {stood} found, {late} late");
         }
     }
 }

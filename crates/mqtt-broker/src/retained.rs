@@ -2,7 +2,8 @@
 //!
 //! For: setting and clearing in commit order, and finding those a new subscription selects.
 //! Not for: their rows, see `rows`; their delivery, see `session::subscribe`.
-//! Holds: bounded in number and bytes; no recursion by level.
+//! Holds: bounded in number and bytes; no recursion by level. Its lock is taken before the tree's,
+//!   so that a message is either found standing by a subscription or finds that subscription.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -143,6 +144,12 @@ impl Retained {
 
     /// The new Retained Message of its topic; an empty payload clears it [MQTT-3.3.1-6].
     pub(crate) fn set(&self, message: &Arc<Message>) {
+        self.set_and(message, || {});
+    }
+
+    /// As `set`; `late` looks at the subscriptions before anybody can make one in
+    /// [`standing`](Self::standing).
+    pub(crate) fn set_and<T>(&self, message: &Arc<Message>, late: impl FnOnce() -> T) -> T {
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
         let old = if message.payload.is_empty() {
             store.messages.remove(&*message.topic)
@@ -163,6 +170,7 @@ impl Retained {
             store.expiries.insert((at, (*message.topic).into()));
         }
         self.note_next_expiry(&store);
+        late()
     }
 
     /// [`Now::mono_ms`] when the next of them expires; `u64::MAX` when none does.
@@ -203,10 +211,19 @@ impl Retained {
         self.note_next_expiry(&store);
     }
 
-    /// Now, for [`Scan::new`]: what is set after this is younger.
-    pub(crate) fn stands(&self) -> u64 {
+    /// What stands when `subscribe` makes a subscription, for [`Scan::new`]: what is set after this
+    /// is younger, and reaches the subscription by itself.
+    pub(crate) fn standing(&self, subscribe: impl FnOnce()) -> u64 {
+        // Held over both, else a message set between them would come twice.
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        subscribe();
         store.sets
+    }
+
+    /// Now, for [`Scan::new`].
+    #[cfg(test)]
+    pub(crate) fn stands(&self) -> u64 {
+        self.standing(|| {})
     }
 
     /// The next Retained Messages that `filter` selects: looks at no more than `nodes_max`, finds no

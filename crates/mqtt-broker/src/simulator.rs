@@ -18,6 +18,7 @@ mod rest;
 mod restart;
 mod retained;
 mod schedules;
+mod subscriptions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -3,6 +3,8 @@
 //! Holds: for a Session that outlives its connection, SUBACK and UNSUBACK follow the commit; the
 //!   tree knows the subscription before SUBACK is on the wire.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use headwater_mqtt_codec::{
     DisconnectReason, Packet, PacketId, RetainHandling, SubAck, SubAckReason, Subscribe,
     Subscription, SubscriptionId, SubscriptionOptions, UnsubAck, UnsubAckReason, Unsubscribe,
@@ -14,7 +16,10 @@ use crate::rows;
 use crate::session::end::End;
 use crate::session::{Session, Subscribed};
 use crate::tree::Subscriber;
-use crate::{Change, Now, Refusal, Shard, Verdict};
+use crate::{Now, Refusal, Shard, Verdict};
+
+/// So many subscriptions are put in their places one by one, and have no memory for more.
+const FEW: usize = 8;
 
 /// What a SUBSCRIBE was granted, until its commit is there.
 #[derive(Debug)]
@@ -42,29 +47,46 @@ impl GrantedFilter {
 }
 
 impl Session {
-    /// Whether it is new; the options of one that is not are replaced [MQTT-3.8.4-3].
-    fn remember_subscription(
+    /// Which of them are new; the options of those that are not are replaced [MQTT-3.8.4-3].
+    fn remember_subscriptions(
         &mut self,
-        filter: &str,
-        options: SubscriptionOptions,
+        filters: &[GrantedFilter],
         id: Option<SubscriptionId>,
-    ) -> bool {
-        let found = self.find_subscription(filter);
-        if let Some(old) = found
-            .ok()
-            .and_then(|index| self.subscriptions.get_mut(index))
-        {
-            (old.options, old.id) = (options, id);
-        } else if let Err(index) = found {
-            self.subscriptions.reserve_exact(1);
+    ) -> Vec<bool> {
+        let mut added: BTreeMap<&str, SubscriptionOptions> = BTreeMap::new();
+        let mut are_new = Vec::with_capacity(filters.len());
+        for one in filters {
+            let found = self.find_subscription(&one.filter).ok();
+            let old = found.and_then(|index| self.subscriptions.get_mut(index));
+            are_new.push(if let Some(old) = old {
+                (old.options, old.id) = (one.options, id);
+                false
+            } else {
+                added.insert(&one.filter, one.options).is_none()
+            });
+        }
+        if self.subscriptions.len() < FEW {
+            self.subscriptions.reserve_exact(added.len());
+        }
+        let are_few = added.len() <= FEW;
+        for (filter, options) in added {
             let new = Subscribed {
                 filter: filter.into(),
                 options,
                 id,
             };
+            let index = if are_few {
+                self.find_subscription(filter).unwrap_or_else(|index| index)
+            } else {
+                self.subscriptions.len()
+            };
             self.subscriptions.insert(index, new);
         }
-        found.is_err()
+        if !are_few {
+            // Two ascending runs: one merge.
+            self.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
+        }
+        are_new
     }
 }
 
@@ -177,30 +199,25 @@ impl Shard {
             session.subscribing.drain(..count);
         }
         let mut retained = Vec::new();
-        for one in filters {
-            if outcome.is_err() {
-                break;
+        if outcome.is_ok() {
+            let are_new = session.remember_subscriptions(&filters, id);
+            let seat = session.seat.clone();
+            for (one, is_new) in filters.into_iter().zip(are_new) {
+                let (seat, options) = (seat.clone(), one.options);
+                let stood_at = self.shared.retained.standing(|| {
+                    let subscriber = Subscriber { seat, options, id };
+                    self.shared.tree.subscribe(&one.filter, subscriber);
+                });
+                if one.wants_retained(is_new) && at.is_some() {
+                    retained.push((one.filter, stood_at));
+                }
             }
-            let Some(session) = self.sessions.get_mut(slot) else {
-                return Ok(());
-            };
-            let is_new = session.remember_subscription(&one.filter, one.options, id);
-            let (seat, options) = (session.seat.clone(), one.options);
-            self.shared
-                .tree
-                .subscribe(&one.filter, Subscriber { seat, options, id });
-            if one.wants_retained(is_new) && at.is_some() {
-                retained.push(one.filter);
-            }
-        }
-        if outcome.is_err() {
+        } else {
             for reason in reasons.iter_mut().filter(|reason| !reason.is_error()) {
                 *reason = SubAckReason::QuotaExceeded;
             }
         }
         let Some(at) = at else { return Ok(()) };
-        // The tree has the subscriptions: what is set from here on reaches them by itself.
-        let stood_at = self.shared.retained.stands();
         if let Some(connection) = self.connections.get_mut(at) {
             if outcome.is_err() && connection.version == Version::V31 {
                 return Err(DisconnectReason::QuotaExceeded); // It has no code for a failure.
@@ -213,7 +230,7 @@ impl Shard {
             connection.send(&Packet::SubAck(Box::new(packet)));
             self.touch(at);
         }
-        for filter in retained {
+        for (filter, stood_at) in retained {
             self.start_feed(slot, filter, stood_at);
         }
         Ok(())
@@ -231,15 +248,18 @@ impl Shard {
             return;
         };
         let number = session.number();
-        let is_known = |filter: &str| {
-            session.find_subscription(filter).is_ok()
-                || session.subscribing.iter().any(|one| **one == *filter)
-        };
-        let known = asked.filters.iter().filter(|filter| is_known(filter));
-        let changes: Vec<Change> = known
-            .filter(|_| session.has_rows)
-            .map(|filter| rows::subscription_gone(number, filter))
-            .collect();
+        let mut changes = Vec::new();
+        if session.has_rows {
+            let subscribing: BTreeSet<&str> =
+                session.subscribing.iter().map(|one| &**one).collect();
+            let is_known = |filter: &&str| {
+                session.find_subscription(filter).is_ok() || subscribing.contains(filter)
+            };
+            let known = asked.filters.iter().map(|filter| &**filter);
+            // However often one is named.
+            let known: BTreeSet<&str> = known.filter(is_known).collect();
+            changes.extend(known.iter().map(|one| rows::subscription_gone(number, one)));
+        }
         if changes.is_empty() {
             self.unsubscribed(now, Some(at), slot, &asked, Ok(()));
         } else {
@@ -261,17 +281,22 @@ impl Shard {
             return;
         };
         let mut reasons = Vec::with_capacity(asked.filters.len());
+        let mut gone = BTreeSet::new();
         for filter in &asked.filters {
             reasons.push(match session.find_subscription(filter) {
                 _ if outcome.is_err() => UnsubAckReason::ImplementationSpecificError,
-                Ok(index) => {
-                    session.subscriptions.remove(index);
+                Ok(index) if gone.insert(index) => {
                     session.end_feed(filter);
                     self.shared.tree.unsubscribe(filter, session.number());
                     UnsubAckReason::Success
                 }
-                Err(_) => UnsubAckReason::NoSubscriptionExisted,
+                Ok(_) | Err(_) => UnsubAckReason::NoSubscriptionExisted,
             });
+        }
+        if !gone.is_empty() {
+            let mut indexes = 0..;
+            let mut stays = |_: &Subscribed| indexes.next().is_none_or(|one| !gone.contains(&one));
+            session.subscriptions.retain(&mut stays);
         }
         let Some(at) = at else { return };
         let Some(connection) = self.connections.get_mut(at) else {
