@@ -248,6 +248,12 @@ impl Session {
 
     /// What is kept only for the connection that is gone.
     pub(crate) fn forget_connection(&mut self) {
+        let sent = self.inflight.back().and_then(|one| one.owed.as_ref());
+        let waits = self.owed.front();
+        if sent.is_some_and(|sent| waits.is_some_and(|one| one.sequence == sent.sequence)) {
+            // A panic ended the connection between sending it and taking it from the queue.
+            self.owed.pop();
+        }
         self.connection = None;
         self.feeds = None;
         self.load = None;

@@ -430,12 +430,6 @@ impl Shard {
             let Some(owed) = session.owed.front() else {
                 return;
             };
-            let sent = session.inflight.back().and_then(|one| one.owed.as_ref());
-            if sent.is_some_and(|sent| sent.sequence == owed.sequence) {
-                // A panic came between the two steps below.
-                self.pop_owed(slot);
-                continue;
-            }
             match self.payload(slot, &owed) {
                 Some(Some(message)) => {
                     // In this order: at every moment it is somewhere.

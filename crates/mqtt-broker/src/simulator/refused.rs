@@ -177,3 +177,27 @@ fn nothing_passes_what_went_down_with_what_the_log_never_takes() {
     assert!(!world.is_open(client), "it sends both again");
     assert!(!world.log.held(b"3"), "the second would come behind it");
 }
+
+#[test]
+fn what_a_bug_left_sent_and_queued_is_not_sent_anew() {
+    let mut world = World::new(1, Limits::default());
+    // Receive Maximum 1.
+    let connect = connect_v5('s', "00", "08 11 00000064 21 0001", "");
+    let subscriber = live(&mut world, 0, &connect);
+    exchange(&mut world, subscriber, &hex("82 07 0001 00 0001 61 01"));
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    for id in [1, 2] {
+        let bytes = format!("32 06 0001 61 {id:04x} {id:02x}");
+        exchange(&mut world, publisher, &hex(&bytes));
+    }
+    assert_eq!(world.read(subscriber), hex("32 07 0001 61 0001 00 01"));
+    world.shards[0].fuse = Some(0);
+    world.send(subscriber, &hex("40 02 0001"));
+    world.run();
+    assert_eq!(world.panics, 1);
+    assert!(!world.is_open(subscriber));
+    let subscriber = live(&mut world, 0, &connect);
+    let answer = exchange(&mut world, subscriber, &hex("40 02 0002"));
+    assert_eq!(answer, hex(""), "the second was sent again, and is done");
+    assert_eq!(world.stuck(), Vec::<String>::new());
+}
