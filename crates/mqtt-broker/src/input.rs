@@ -82,6 +82,10 @@ pub enum Input {
     /// After a write: an Output whose socket was blocked is empty now, or
     /// [`is_relieved`](crate::Output::is_relieved).
     Drained { connection: ConnectionId },
+    /// The driver reads no socket for now.
+    Held,
+    /// It reads them again.
+    Released,
     /// The driver closes this connection in the broker's name: DISCONNECT with this reason first.
     Disconnect {
         connection: ConnectionId,

@@ -32,9 +32,10 @@ impl Connection {
 
     /// When it is to be looked at next: for its silence, unless it is not read, and for what its
     /// socket does not take.
-    fn due(&self, limits: &Limits) -> Option<u64> {
+    fn due(&self, limits: &Limits, read_since_ms: u64) -> Option<u64> {
         let hears = self.silence_ms_max > 0 && !self.paused;
-        let silent = hears.then(|| self.last_packet_ms + self.silence_ms_max);
+        let silent_since = self.last_packet_ms.max(read_since_ms);
+        let silent = hears.then(|| silent_since + self.silence_ms_max);
         let unread_ms_max = limits.send_ms_max.max(self.silence_ms_max);
         let unread = self.blocked_since.map(|since| since + unread_ms_max);
         silent.into_iter().chain(unread).min()
@@ -158,7 +159,11 @@ impl Shard {
             Stage::Claiming | Stage::Closing => {}
             Stage::Live => {
                 let limits = &self.shared.limits;
-                if connection.due(limits).is_none_or(|due| due > now.mono_ms) {
+                if self.held {
+                    self.read_since_ms = now.mono_ms;
+                }
+                let due = connection.due(limits, self.read_since_ms);
+                if due.is_none_or(|due| due > now.mono_ms) {
                     return self.rearm_connection(at);
                 }
                 let unread_ms_max = limits.send_ms_max.max(connection.silence_ms_max);
@@ -179,7 +184,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
-        let due = connection.due(&self.shared.limits);
+        let due = connection.due(&self.shared.limits, self.read_since_ms);
         if let (Some(due), Some(set)) = (due, connection.timer)
             && set <= due
         {

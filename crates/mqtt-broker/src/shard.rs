@@ -69,6 +69,10 @@ pub struct Shard {
     pub(crate) full: bool,
     /// Connections that will be read then.
     pub(crate) waiting: Vec<(usize, ConnectionId)>,
+    /// No socket is read, and nobody's silence is theirs.
+    pub(crate) held: bool,
+    /// Since when they are, but for those that are paused.
+    pub(crate) read_since_ms: u64,
     /// Row steps the log refused, to be tried again.
     pub(crate) stalled: Vec<RowStep>,
     /// Of all row steps since one was refused.
@@ -134,6 +138,8 @@ impl Shard {
             pending_bytes: 0,
             full: false,
             waiting: Vec::new(),
+            held: false,
+            read_since_ms: 0,
             stalled: Vec::new(),
             row_lane: Lane::default(),
             sweeping: 0,
@@ -289,6 +295,8 @@ impl Shard {
                 references_max,
             } => self.retire(going, references_max),
             Input::Moved(moved) => self.follow(&moved),
+            Input::Held => self.held = true,
+            Input::Released => (self.held, self.read_since_ms) = (false, now.mono_ms),
             Input::Tick => self.tick(now),
             Input::Stop => self.stop(now),
         }

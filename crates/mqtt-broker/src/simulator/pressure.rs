@@ -2,7 +2,7 @@
 
 use super::World;
 use super::exchanges::{connect_v3, exchange, hex, live};
-use crate::Limits;
+use crate::{Input, Limits};
 
 #[test]
 fn a_connection_with_too_many_pending_commits_is_paused_until_half_are_done() {
@@ -262,7 +262,7 @@ fn silence_counts_only_while_the_socket_is_read() {
     assert!(world.paused.contains(&publisher));
     for _ in 0..100 {
         world.pass(100);
-        world.shards[0].handle(world.now, crate::Input::Tick, &mut Vec::new());
+        world.shards[0].handle(world.now, Input::Tick, &mut Vec::new());
     }
     assert!(
         world.shards[0].output(publisher).is_some(),
@@ -274,4 +274,23 @@ fn silence_counts_only_while_the_socket_is_read() {
     assert!(world.is_open(publisher));
     wait(&mut world, 200);
     assert!(!world.is_open(publisher)); // [MQTT-3.1.2-22]
+}
+
+#[test]
+fn silence_does_not_count_while_the_driver_reads_nobody() {
+    let mut world = World::new(1, Limits::default());
+    // Keep Alive 2.
+    let client = live(
+        &mut world,
+        0,
+        &hex("10 0d 0004 4d515454 04 02 0002 0001 70"),
+    );
+    wait(&mut world, 2_900);
+    world.inboxes[0].push_back(Input::Held);
+    wait(&mut world, 10_000);
+    world.inboxes[0].push_back(Input::Released);
+    wait(&mut world, 2_900);
+    assert!(world.is_open(client));
+    wait(&mut world, 200);
+    assert!(!world.is_open(client)); // [MQTT-3.1.2-22]
 }

@@ -166,9 +166,13 @@ impl ShardThread {
                 std::process::abort()
             };
             let reason = DisconnectReason::UnspecifiedError;
-            self.guarded(|core, effects| {
+            let ended = self.guarded(|core, effects| {
                 core.step(now, Input::Disconnect { connection, reason }, effects);
             });
+            if !ended {
+                // A connection half taken apart is others' state too.
+                std::process::abort();
+            }
         }
         self.gather(|_| {});
     }
@@ -444,7 +448,9 @@ impl ShardThread {
         let congested = (self.common.inboxes.iter().enumerate())
             .any(|(index, inbox)| index != self.index && inbox.congested());
         if congested {
-            self.held.set(true);
+            if !self.held.replace(true) {
+                self.step(Input::Held);
+            }
         } else if self.held.get() {
             self.release();
         }
@@ -466,6 +472,7 @@ impl ShardThread {
 
     fn release(&self) {
         if self.held.replace(false) {
+            self.step(Input::Released);
             for link in self.links.borrow().values() {
                 if let Some(waker) = &link.waker {
                     waker.wake_by_ref();
