@@ -143,5 +143,6 @@ try:
     transactional.init_transactions(10)
     check(False, "transactions are not served, but were begun")
 except KafkaException as error:
-    pass
+    refusal = error.args[0]
+    check(refusal.name() == "TRANSACTIONAL_ID_AUTHORIZATION_FAILED" and refusal.fatal(), f"transactions: {error}")
 print("confluent-kafka: ok")

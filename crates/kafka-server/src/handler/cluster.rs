@@ -228,7 +228,9 @@ impl Call<'_> {
             let (error, message) = if !is_group {
                 let message = "transactions are not served; use an idempotent producer \
                                without transactional.id";
-                (ErrorCode::InvalidRequest, Some(Text::from(message)))
+                // librdkafka asks again after any other code, until its caller's time is over.
+                let error = ErrorCode::TransactionalIdAuthorizationFailed;
+                (error, Some(Text::from(message)))
             } else if !self.allows(Action::DescribeGroup(&key)) {
                 (ErrorCode::GroupAuthorizationFailed, None)
             } else {

@@ -165,7 +165,7 @@ impl Call<'_> {
         };
         if request.transactional_id.is_some() {
             // Transactions are not served, and no version of this API can say so in words.
-            return refused(ErrorCode::InvalidRequest);
+            return refused(ErrorCode::TransactionalIdAuthorizationFailed);
         }
         if !self.allows(Action::WriteIdempotently) {
             return refused(ErrorCode::ClusterAuthorizationFailed);

@@ -370,6 +370,27 @@ async fn compaction_is_refused_where_it_is_asked_for() {
 }
 
 #[tokio::test]
+async fn transactions_are_refused_by_a_code_that_ends_them() {
+    let running = Running::start().await;
+    let mut client = running.connect().await;
+    // FindCoordinator 1 of transaction "x", then InitProducerId 0 for it.
+    let answer = client.ask(10, 1, &[0, 1, b'x', 1]).await;
+    assert_eq!(
+        answer[4..6],
+        [0, 53],
+        "TRANSACTIONAL_ID_AUTHORIZATION_FAILED"
+    );
+    let said = String::from_utf8_lossy(&answer);
+    assert!(said.contains("transactions are not served"), "{said}");
+    let answer = client.ask(22, 0, &[0, 1, b'x', 0, 0, 0, 9]).await;
+    assert_eq!(
+        answer[4..6],
+        [0, 53],
+        "TRANSACTIONAL_ID_AUTHORIZATION_FAILED"
+    );
+}
+
+#[tokio::test]
 async fn a_committed_offset_survives_a_restart() {
     let running = Running::start().await.topic("t");
     // OffsetCommit 2: group "g", generation -1, no member, retention -1, "t" 0 at 7, no metadata.
