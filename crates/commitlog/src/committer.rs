@@ -33,6 +33,8 @@ const GROUP_BYTES_MAX: u64 = 8 << 20;
 const FULL_RECHECK: Duration = Duration::from_millis(200);
 /// How long the committer waits before it tries again to finish what is committed.
 const APPLY_RETRY: Duration = Duration::from_millis(50);
+/// For so long a checkpoint that lacks descriptors is waited for; then what needs it is refused.
+const STARVED_AFTER: Duration = Duration::from_secs(1);
 
 struct Answer {
     results: Vec<Result<Receipt, CommitError>>,
@@ -212,7 +214,7 @@ impl Committer {
         if unit.admin.iter().any(|wish| self.needs_doomed_folder(wish)) {
             self.finish_deletion();
             if unit.admin.iter().any(|wish| self.needs_doomed_folder(wish)) {
-                return Err(self.shared.poisoned().unwrap_or(CommitError::Full));
+                return Err(self.shared.no_checkpoint());
             }
         }
         let lane = unit.lane.clone();
@@ -239,7 +241,7 @@ impl Committer {
     }
 
     /// A topic's folder may be made again only when the old one is gone and no snapshot needs it.
-    /// On a full disk that may not be possible now.
+    /// On a full disk, or for want of descriptors, that may not be possible now.
     fn finish_deletion(&mut self) {
         self.wait_for_checkpoint(true);
         self.begin_checkpoint();
@@ -359,7 +361,7 @@ impl Committer {
         if self.wal.len() + len as u64 <= half {
             return Ok(());
         }
-        Err(self.shared.poisoned().unwrap_or(CommitError::Full))
+        Err(self.shared.no_checkpoint())
     }
 
     /// The frame is on disk: makes it what readers see.
@@ -517,6 +519,7 @@ impl Committer {
             Ok(checkpoint) => {
                 self.checkpoint_wanted = false;
                 self.checkpoint_waits = Warned::default();
+                shared.set_starved(false);
                 let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
                 queue.checkpoint = CheckpointState::Waiting(Box::new(checkpoint));
                 shared.for_checkpoint.notify_one();
@@ -524,7 +527,10 @@ impl Committer {
             Err(error) => match Trouble::of(&error) {
                 Trouble::Full => self.note_full(),
                 // Nothing was written: it begins with a later commit.
-                Trouble::Descriptors => self.checkpoint_waits.warn(&error),
+                Trouble::Descriptors => {
+                    self.checkpoint_waits.warn(&error);
+                    shared.set_starved(true);
+                }
                 Trouble::Broken => shared.fail("a checkpoint cannot begin", &error),
             },
         }
@@ -543,11 +549,13 @@ impl Committer {
         Ok(checkpoint)
     }
 
-    /// Until no checkpoint is under way; not on a full disk if that is `unless_full`.
-    fn wait_for_checkpoint(&mut self, unless_full: bool) {
+    /// Until no checkpoint is under way; if `unless_stuck`, not on a full disk nor for want of
+    /// descriptors.
+    fn wait_for_checkpoint(&mut self, unless_stuck: bool) {
         let shared = Arc::clone(&self.shared);
         let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        while shared.failure.get().is_none() && !(unless_full && shared.is_full()) {
+        let stuck = || shared.is_full() || shared.is_starved();
+        while shared.failure.get().is_none() && !(unless_stuck && stuck()) {
             match queue.checkpoint {
                 CheckpointState::Waiting(_) | CheckpointState::Running => {
                     queue = wait(&shared.for_committer, queue, Some(FULL_RECHECK));
@@ -609,9 +617,11 @@ pub(crate) fn run_checkpoints(shared: &Shared) {
 /// is to end before: the write-ahead files have it all.
 fn finish(shared: &Shared, checkpoint: &mut Checkpoint) -> bool {
     let mut waits = Warned::default();
+    let mut starves_since = None;
     loop {
         let error = match checkpoint.run(&shared.context) {
             Ok(()) => {
+                shared.set_starved(false);
                 shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                 return true;
             }
@@ -619,7 +629,11 @@ fn finish(shared: &Shared, checkpoint: &mut Checkpoint) -> bool {
         };
         match Trouble::of(&error) {
             Trouble::Full => shared.give_up_reserve(),
-            Trouble::Descriptors => waits.warn(&error),
+            Trouble::Descriptors => {
+                waits.warn(&error);
+                let since = starves_since.get_or_insert_with(Instant::now);
+                shared.set_starved(since.elapsed() >= STARVED_AFTER);
+            }
             Trouble::Broken => {
                 shared.fail("a checkpoint failed", &error);
                 return false;

@@ -90,6 +90,7 @@ impl Log {
             tables: Arc::clone(&recovered.state.tables),
             counters: crate::shared::Counters::default(),
             full: std::sync::atomic::AtomicBool::new(false),
+            starved: std::sync::atomic::AtomicBool::new(false),
             reserved: std::sync::atomic::AtomicBool::new(false),
             failure: std::sync::OnceLock::new(),
             on_advance: std::sync::RwLock::default(),

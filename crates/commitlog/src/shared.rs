@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) tables: Arc<Tables>,
     pub(crate) counters: Counters,
     pub(crate) full: AtomicBool,
+    /// No checkpoint can be made for want of descriptors: nobody waits for one.
+    pub(crate) starved: AtomicBool,
     /// The reserve's space is taken.
     pub(crate) reserved: AtomicBool,
     pub(crate) failure: OnceLock<String>,
@@ -86,6 +88,23 @@ impl Shared {
 
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_starved(&self, starved: bool) {
+        self.starved.store(starved, Ordering::Release);
+    }
+
+    /// Why what needs a checkpoint is refused.
+    pub(crate) fn no_checkpoint(&self) -> CommitError {
+        let passing = match self.is_starved() {
+            true => CommitError::OutOfFiles,
+            false => CommitError::Full,
+        };
+        self.poisoned().unwrap_or(passing)
     }
 
     /// The log takes no more writes; those who asked are told, once.

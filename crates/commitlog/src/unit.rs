@@ -208,6 +208,11 @@ pub struct Receipt {
 pub enum CommitError {
     #[error("the disk is full; free space and the log goes on by itself")]
     Full,
+    #[error(
+        "there is no file descriptor for a checkpoint; raise the limit of open files, and the log goes \
+         on by itself once some are free"
+    )]
+    OutOfFiles,
     #[error("the log failed and takes no more writes: {reason}")]
     Poisoned { reason: String },
     #[error("the log is closed")]

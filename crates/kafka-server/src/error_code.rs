@@ -113,6 +113,7 @@ impl From<&CommitError> for ErrorCode {
             // Clients try these again by themselves: space may return, readers may catch up, and a
             // failed log ends the process, which comes back recovered; so may what cannot be read.
             CommitError::Full
+            | CommitError::OutOfFiles
             | CommitError::Unreadable { .. }
             | CommitError::Poisoned { .. }
             | CommitError::Closed

@@ -163,7 +163,9 @@ fn find_refusal(error: &FindError) -> Refusal {
 /// The same error for people and programs.
 pub(crate) fn commit_refusal(error: &CommitError) -> Refusal {
     let kind = match error {
-        CommitError::Full | CommitError::BacklogFull { .. } => RefusalKind::Unavailable,
+        CommitError::Full | CommitError::OutOfFiles | CommitError::BacklogFull { .. } => {
+            RefusalKind::Unavailable
+        }
         CommitError::UnknownPartition { .. } | CommitError::UnknownTopic { .. } => {
             RefusalKind::NotFound
         }

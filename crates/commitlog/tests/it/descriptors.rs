@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use headwater_commitlog::fs::{FaultFs, RealFs};
-use headwater_commitlog::{Log, Options, PartitionId};
+use bytes::Bytes;
+use headwater_commitlog::fs::{FaultFs, Fs, PowerCutFs, RealFs};
+use headwater_commitlog::{CommitError, Log, Options, PartitionId, TableChange, Unit};
 
 use tempfile::TempDir;
 
@@ -125,6 +126,61 @@ fn a_want_of_descriptors_delays_commits_and_ends_nothing() {
     log.close().unwrap();
     let (options, fs) = few(dir.path());
     check(&Log::open(Arc::new(fs), options).unwrap(), &partitions, 2);
+}
+
+#[test]
+fn commits_that_need_a_checkpoint_are_refused_while_it_lacks_descriptors() {
+    let disk = PowerCutFs::default();
+    let fs = FaultFs::with_descriptors(Arc::new(disk.clone()), DESCRIPTORS_MAX);
+    let options = Options {
+        wal_bytes_max: Some(600_000),
+        ..options(Path::new("/data"))
+    };
+    disk.create_dir(Path::new("/data")).unwrap();
+    let wal_dir = options.dir.join("wal");
+    let log = Log::open(Arc::new(fs.clone()), options).unwrap();
+    // The last step before a checkpoint begins: its own opens are the first that fail.
+    let (others, mut begun) = (fs.clone(), false);
+    disk.watch(move |disk| {
+        let files = disk.list(&wal_dir).unwrap();
+        let mut wals = files.iter().filter(|file| file.name.ends_with(".wal"));
+        let (count, newest) = (
+            wals.clone().count(),
+            wals.next_back().map(|file| &file.name),
+        );
+        let syncs = disk.syncs();
+        let synced = syncs.last().and_then(|synced| synced.path.file_name());
+        if !begun && count > 1 && synced.is_some_and(|name| name.to_str() == newest.map(|n| &**n)) {
+            begun = true;
+            others.allow_descriptors(0);
+        }
+    });
+    let value = Bytes::from(vec![b'x'; 20_000]);
+    let commit = |log: &Log| {
+        let (sender, answer) = channel();
+        let unit = Unit {
+            tables: vec![TableChange {
+                value: Some(value.clone()),
+                ..put(16, "key", "")
+            }],
+            ..Unit::default()
+        };
+        let done = move |mut results: Vec<_>| sender.send(results.pop().unwrap()).unwrap();
+        log.submit(vec![unit], Box::new(done));
+        answer.recv_timeout(Duration::from_secs(30)).unwrap()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let refused = loop {
+        assert!(Instant::now() < deadline, "nothing is refused");
+        if let Err(refused) = commit(&log) {
+            break refused;
+        }
+    };
+    assert_eq!(refused, CommitError::OutOfFiles);
+    assert!(!log.stats().failed && !log.stats().full);
+    fs.allow_descriptors(DESCRIPTORS_MAX);
+    until("it goes on by itself", || commit(&log).is_ok());
+    log.close().unwrap();
 }
 
 fn until(what: &str, happened: impl Fn() -> bool) {

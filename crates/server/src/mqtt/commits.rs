@@ -478,7 +478,8 @@ pub(crate) fn owed_record(message: Position, entry: &[u8]) -> RecordBody {
 /// What the broker tells a Client about a failed commit.
 fn refusal(error: &CommitError) -> Refusal {
     match error {
-        CommitError::Full => Refusal::Full,
+        // Both pass by themselves.
+        CommitError::Full | CommitError::OutOfFiles => Refusal::Full,
         CommitError::BacklogFull { .. } => Refusal::Backlog,
         CommitError::TooLarge { .. } => Refusal::TooLarge,
         CommitError::Poisoned { .. }
