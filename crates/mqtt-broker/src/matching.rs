@@ -91,8 +91,9 @@ impl Matched {
         if self.stamp == stamp {
             return Self::default();
         }
+        // Few, where those that were matched may be a crowd: this is the committer's thread.
         let mut scratch = Scratch::default();
-        tree.matches(topic, hash, &mut scratch);
+        tree.matches_after(self.stamp.unwrap_or_default(), topic, hash, &mut scratch);
         scratch.found.retain(|one| !self.has(one.seat.number()));
         Self::merge(&mut scratch.found, publisher, stamp)
     }
@@ -285,6 +286,7 @@ mod tests {
                 seat: Arc::new(Seat::new(number, 0, false)),
                 options: SubscriptionOptions::default(),
                 id: None,
+                since: 0,
             };
             tree.subscribe("t/+", subscriber);
         }

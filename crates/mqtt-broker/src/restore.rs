@@ -204,6 +204,7 @@ impl Restore {
                 seat: seat.clone(),
                 options: one.options,
                 id: one.id,
+                since: 0,
             };
             self.shared.tree.subscribe(&one.filter, subscriber);
         }

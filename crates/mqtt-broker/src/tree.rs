@@ -23,6 +23,8 @@ pub(crate) struct Subscriber {
     pub(crate) seat: Arc<Seat>,
     pub(crate) options: SubscriptionOptions,
     pub(crate) id: Option<SubscriptionId>,
+    /// The version it came with, of those that its filter counts for in a [`Stamp`]. The tree's.
+    pub(crate) since: u64,
 }
 
 /// The subscribers of one Topic Filter. Most filters have one; some have everybody.
@@ -87,10 +89,12 @@ impl Subscribers {
         }
     }
 
-    fn collect(&self, found: &mut Vec<Subscriber>) {
+    /// Those that came after version `after`.
+    fn collect(&self, after: u64, found: &mut Vec<Subscriber>) {
+        let is_newer = |one: &&Subscriber| one.since > after;
         match self {
-            Self::Few(list) => found.extend(list.iter().cloned()),
-            Self::Many(map) => found.extend(map.values().cloned()),
+            Self::Few(list) => found.extend(list.iter().filter(is_newer).cloned()),
+            Self::Many(map) => found.extend(map.values().filter(is_newer).cloned()),
         }
     }
 }
@@ -136,7 +140,7 @@ pub(crate) struct Scratch {
 }
 
 /// How old a match is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Stamp {
     wildcards: u64,
     exact: u64,
@@ -199,14 +203,17 @@ impl SubscriptionTree {
     }
 
     /// Adds or replaces; whether it was there already [MQTT-3.8.4-3].
-    pub(crate) fn subscribe(&self, filter: &str, subscriber: Subscriber) -> bool {
+    pub(crate) fn subscribe(&self, filter: &str, mut subscriber: Subscriber) -> bool {
         let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        // Newer than every stamp of a match that was made before the lock was taken.
         if has_wildcard(filter) {
+            subscriber.since = self.wildcards.load(Ordering::Acquire) + 1;
             let existed = tree.insert_wildcard(&self.hasher, filter, subscriber);
             self.touch_all();
             existed
         } else {
             let hash = self.hash(filter);
+            subscriber.since = self.version(hash).load(Ordering::Acquire) + 1;
             let entry = tree.exact.entry(
                 hash,
                 |exact| *exact.filter == *filter,
@@ -250,11 +257,22 @@ impl SubscriptionTree {
     /// Appends to `scratch.found` every subscription that selects `topic`; `hash` is its
     /// [`hash`](Self::hash). A Session with overlapping subscriptions is found several times.
     pub(crate) fn matches(&self, topic: &str, hash: u64, scratch: &mut Scratch) {
+        self.matches_after(Stamp::default(), topic, hash, scratch);
+    }
+
+    /// As `matches`, but only those made since a match of this stamp.
+    pub(crate) fn matches_after(
+        &self,
+        stamp: Stamp,
+        topic: &str,
+        hash: u64,
+        scratch: &mut Scratch,
+    ) {
         let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(exact) = tree.exact.find(hash, |exact| *exact.filter == *topic) {
-            exact.subscribers.collect(&mut scratch.found);
+            exact.subscribers.collect(stamp.exact, &mut scratch.found);
         }
-        tree.matches_wildcards(&self.hasher, topic, scratch);
+        tree.matches_wildcards(&self.hasher, topic, stamp.wildcards, scratch);
     }
 }
 
@@ -398,7 +416,13 @@ impl Tree {
         }
     }
 
-    fn matches_wildcards(&self, hasher: &RandomState, topic: &str, scratch: &mut Scratch) {
+    fn matches_wildcards(
+        &self,
+        hasher: &RandomState,
+        topic: &str,
+        after: u64,
+        scratch: &mut Scratch,
+    ) {
         let Scratch {
             found,
             level: current,
@@ -423,7 +447,7 @@ impl Tree {
                     continue;
                 };
                 if !dollar {
-                    node.below.collect(found);
+                    node.below.collect(after, found);
                     if node.plus != ROOT {
                         next.push(node.plus);
                     }
@@ -444,9 +468,9 @@ impl Tree {
             let Some(node) = self.nodes.get(*at) else {
                 continue;
             };
-            node.here.collect(found);
+            node.here.collect(after, found);
             // `sport/#` selects `sport` too (4.7.1.2).
-            node.below.collect(found);
+            node.below.collect(after, found);
         }
     }
 }
@@ -481,6 +505,7 @@ mod tests {
             seat: Arc::new(Seat::new(number, 0, false)),
             options: SubscriptionOptions::default(),
             id: None,
+            since: 0,
         }
     }
 
@@ -574,6 +599,29 @@ mod tests {
         }
         tree.subscribe("+", subscriber(1));
         assert_ne!(tree.stamp(b), stamp_b);
+    }
+
+    #[test]
+    fn a_match_made_again_for_the_newer_finds_those_alone() {
+        let tree = SubscriptionTree::new();
+        let topic = "a/b";
+        let hash = tree.hash(topic);
+        for (old, new) in [("a/b", "a/b"), ("a/+", "#"), ("#", "a/b"), ("a/b", "+/b")] {
+            tree.subscribe(old, subscriber(1));
+            tree.touch_all();
+            let stamp = tree.stamp(hash);
+            let newer = || {
+                let mut scratch = Scratch::default();
+                tree.matches_after(stamp, topic, hash, &mut scratch);
+                let found = scratch.found.iter().map(|one| one.seat.number());
+                found.collect::<Vec<_>>()
+            };
+            assert_eq!(newer(), []);
+            tree.subscribe(new, subscriber(2));
+            assert_eq!(newer(), [2], "{old} {new}");
+            tree.unsubscribe(old, 1);
+            tree.unsubscribe(new, 2);
+        }
     }
 
     fn level() -> impl Strategy<Value = &'static str> {
