@@ -10,6 +10,7 @@ use headwater_commitlog::{Log, PartitionId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::budget::{Budget, Pool};
@@ -20,7 +21,8 @@ use crate::waiters::Waiters;
 use crate::wire::Text;
 use crate::{Advanced, ErrorCode, GroupView, Host, Memory, Options, StartError};
 
-/// After a failed accept (no descriptor left, most likely) connections get so long to close.
+/// After a failed accept (no descriptor left, most likely) the next one waits for a connection of ours
+/// to end; another part of the process may have given one back after this time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Kafka's protocol over one log.
@@ -65,16 +67,29 @@ impl KafkaServer {
         let shared = Arc::clone(&self.shared);
         let driver = tokio::spawn(async move { shared.groups.drive(stopped).await });
         let mut connections = JoinSet::new();
+        // Until then nothing is accepted.
+        let mut again_at = Instant::now();
+        let mut is_failing = false;
         loop {
+            let pauses = Instant::now() < again_at;
             tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.open(&mut connections, stream, peer, &told),
+                accepted = listener.accept(), if !pauses => match accepted {
+                    Ok((stream, peer)) => {
+                        is_failing = false;
+                        self.open(&mut connections, stream, peer, &told);
+                    }
                     Err(error) => {
-                        warn!(%error, "a Kafka connection could not be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        if !std::mem::replace(&mut is_failing, true) {
+                            warn!(%error, "Kafka connections cannot be accepted");
+                        }
+                        again_at = Instant::now() + ACCEPT_PAUSE;
                     }
                 },
-                Some(ended) = connections.join_next() => report(ended),
+                () = tokio::time::sleep_until(again_at), if pauses => {}
+                Some(ended) = connections.join_next() => {
+                    again_at = Instant::now();
+                    report(ended);
+                }
                 () = connection::stopped(&mut shutdown) => break,
             }
         }

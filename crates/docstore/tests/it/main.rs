@@ -9,6 +9,7 @@
 mod bounds;
 mod differential;
 mod failure;
+mod queries;
 mod semantics;
 mod store;
 mod support;

@@ -24,6 +24,8 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(20);
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// What calls at work are given at the end.
 const END_MAX: Duration = Duration::from_secs(3);
+/// After a failed accept the next one waits for a connection of ours to end; another part of the process may
+/// have given a descriptor back after this time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `stopping` says so, on fewer connections at once where `connections_max` is less.
@@ -37,6 +39,7 @@ pub(crate) async fn serve(
     let mut connections = JoinSet::new();
     let told = stopping.clone();
     let accepting = async {
+        let mut is_failing = false;
         loop {
             // Never closed, so it cannot fail.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -44,11 +47,17 @@ pub(crate) async fn serve(
             };
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    is_failing = false;
                     connections.spawn(connection(stream, router.clone(), told.clone(), place));
                 }
                 Err(error) => {
-                    warn!(%error, "an HTTP connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    if !std::mem::replace(&mut is_failing, true) {
+                        warn!(%error, "HTTP connections cannot be accepted");
+                    }
+                    tokio::select! {
+                        Some(_) = connections.join_next() => {}
+                        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                    }
                 }
             }
             while connections.try_join_next().is_some() {}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use headwater_mqtt_broker::Peer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::shard::{Common, Mail};
@@ -22,6 +23,7 @@ pub(crate) async fn accept(
     mut stopping: watch::Receiver<bool>,
 ) {
     let next = AtomicUsize::new(0);
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -30,11 +32,17 @@ pub(crate) async fn accept(
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "accept failed; trying again");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+                if !std::mem::replace(&mut is_failing, true) {
+                    warn!(%error, "MQTT connections cannot be accepted");
+                }
+                let stopped = stopping.wait_for(|stopping| *stopping);
+                match timeout(ACCEPT_PAUSE, stopped).await {
+                    Ok(_) => return,
+                    Err(_) => continue,
+                }
             }
         };
+        is_failing = false;
         if common.counters.connections.load(Ordering::Relaxed) >= connections_max {
             common.counters.refused.fetch_add(1, Ordering::Relaxed);
             continue;
