@@ -334,31 +334,13 @@ mod tests {
     use std::sync::Barrier;
     use std::thread;
 
-    use headwater_mqtt_codec::{QoS, SubscriptionOptions};
+    use headwater_mqtt_codec::SubscriptionOptions;
 
     use super::*;
     use crate::Config;
     use crate::matching::MatchCache;
     use crate::retained::Scan;
     use crate::tree::Subscriber;
-
-    fn retained(topic: &str) -> Message {
-        Message {
-            topic: topic.parse().unwrap(),
-            payload: Bytes::from_static(b"x"),
-            qos: QoS::AtLeastOnce,
-            retain: true,
-            properties: None,
-            publisher: Arc::new(Publisher {
-                client: "p".into(),
-                principal: "anonymous".into(),
-            }),
-            at_ms: 0,
-            expires_at: None,
-            stored: None,
-            from_log: false,
-        }
-    }
 
     fn retain(message: Message, matched: Arc<Matched>) -> Box<Commit> {
         Box::new(Commit {
@@ -387,7 +369,7 @@ mod tests {
         for number in 1..3_000 {
             let topic = format!("t/{number}");
             let matched = cache.find(&shared.tree, &topic).clone();
-            let commit = retain(retained(&topic), matched);
+            let commit = retain(Message::example(&topic), matched);
             let subscriber = Subscriber {
                 seat: Arc::new(Seat::new(number, 0, false)),
                 options: SubscriptionOptions::default(),

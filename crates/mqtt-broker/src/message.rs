@@ -100,3 +100,25 @@ impl Message {
         }
     }
 }
+
+#[cfg(test)]
+impl Message {
+    /// "x" at QoS 1 to this Topic Name, retained; a test says what else matters to it.
+    pub(crate) fn example(topic: &str) -> Self {
+        Self {
+            topic: topic.parse().unwrap(),
+            payload: Bytes::from_static(b"x"),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: None,
+            publisher: Arc::new(Publisher {
+                client: "p".into(),
+                principal: "anonymous".into(),
+            }),
+            at_ms: 0,
+            expires_at: None,
+            stored: None,
+            from_log: false,
+        }
+    }
+}

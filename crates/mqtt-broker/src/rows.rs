@@ -403,19 +403,9 @@ mod tests {
     #[test]
     fn message_rows_give_the_message_back() {
         let message = Message {
-            topic: "a/b".parse().unwrap(),
-            payload: Bytes::from_static(b"payload"),
             qos: QoS::ExactlyOnce,
-            retain: true,
-            properties: None,
-            publisher: Arc::new(Publisher {
-                client: "c".into(),
-                principal: "p".into(),
-            }),
             at_ms: 5,
-            expires_at: None,
-            stored: None,
-            from_log: false,
+            ..Message::example("a/b")
         };
         let now = Now {
             mono_ms: 7_000,
@@ -451,22 +441,11 @@ mod tests {
     #[test]
     fn expiry_goes_by_the_wall_clock_over_a_restart() {
         let mut message = Message {
-            topic: "a".parse().unwrap(),
-            payload: Bytes::from_static(b"x"),
-            qos: QoS::AtLeastOnce,
-            retain: true,
             properties: Some(Box::new(PublishProperties {
                 message_expiry_interval: Some(60),
                 ..PublishProperties::default()
             })),
-            publisher: Arc::new(Publisher {
-                client: "c".into(),
-                principal: "p".into(),
-            }),
-            at_ms: 0,
-            expires_at: None,
-            stored: None,
-            from_log: false,
+            ..Message::example("a")
         };
         let at = |mono_ms, wall_ms| Now { mono_ms, wall_ms };
         message.arrive(at(500_000, 1_000_000));

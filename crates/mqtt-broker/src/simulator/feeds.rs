@@ -9,7 +9,7 @@ use headwater_mqtt_codec::{QoS, Version};
 use super::World;
 use super::client::{Client, Event, Mark};
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
-use crate::{ConnectionId, Input, Limits, Message, Publisher};
+use crate::{ConnectionId, Input, Limits, Message};
 
 fn mark(sequence: u64) -> Mark {
     let publisher = 9;
@@ -22,19 +22,9 @@ fn mark(sequence: u64) -> Mark {
 /// Sets a Retained Message as a commit would, and nothing else.
 fn retain(world: &World, topic: &str, sequence: u64, qos: QoS) {
     let message = Message {
-        topic: topic.parse().unwrap(),
         payload: mark(sequence).payload().into(),
         qos,
-        retain: true,
-        properties: None,
-        publisher: Arc::new(Publisher {
-            client: "p".into(),
-            principal: "anonymous".into(),
-        }),
-        at_ms: 0,
-        expires_at: None,
-        stored: None,
-        from_log: false,
+        ..Message::example(topic)
     };
     world.shared.retained.set(&Arc::new(message));
 }
@@ -65,8 +55,8 @@ fn turn(world: &mut World) {
     world.run_shard(0, usize::MAX);
 }
 
-#[test]
-fn who_subscribes_again_has_one_feed_that_begins_again() {
+/// r/0000 to r/0999 are retained, and a Client of 3.1.1 reads nothing.
+fn thousand_and_one_who_does_not_read() -> (World, ConnectionId) {
     let limits = Limits {
         output_bytes_max: 1_000,
         ..Limits::default()
@@ -82,6 +72,12 @@ fn who_subscribes_again_has_one_feed_that_begins_again() {
     }
     let client = live(&mut world, 0, &connect_v3('c', true));
     world.room.insert(client, 0);
+    (world, client)
+}
+
+#[test]
+fn who_subscribes_again_has_one_feed_that_begins_again() {
+    let (mut world, client) = thousand_and_one_who_does_not_read();
     for _ in 0..100 {
         world.send(client, &subscribe(&["r/#", "#"]));
         world.run();
@@ -188,21 +184,7 @@ fn what_stood_comes_once_and_what_replaces_it_comes_as_it_is_published() {
 
 #[test]
 fn unsubscribe_ends_its_feed() {
-    let limits = Limits {
-        output_bytes_max: 1_000,
-        ..Limits::default()
-    };
-    let mut world = World::new(1, limits);
-    for sequence in 0..1_000 {
-        retain(
-            &world,
-            &format!("r/{sequence:04}"),
-            sequence,
-            QoS::AtMostOnce,
-        );
-    }
-    let client = live(&mut world, 0, &connect_v3('c', true));
-    world.room.insert(client, 0);
+    let (mut world, client) = thousand_and_one_who_does_not_read();
     exchange(&mut world, client, &subscribe(&["#"]));
     exchange(&mut world, client, &hex("a2 05 0001 0001 23"));
     world.make_room(client, usize::MAX);
