@@ -374,7 +374,6 @@ mod tests {
                 seat: Arc::new(Seat::new(number, 0, false)),
                 options: SubscriptionOptions::default(),
                 id: None,
-                since: 0,
             };
             let (shared, together) = (&shared, Barrier::new(2));
             let (stood_at, late) = thread::scope(|threads| {

@@ -286,7 +286,6 @@ mod tests {
                 seat: Arc::new(Seat::new(number, 0, false)),
                 options: SubscriptionOptions::default(),
                 id: None,
-                since: 0,
             };
             tree.subscribe("t/+", subscriber);
         }

@@ -204,7 +204,6 @@ impl Restore {
                 seat: seat.clone(),
                 options: one.options,
                 id: one.id,
-                since: 0,
             };
             self.shared.tree.subscribe(&one.filter, subscriber);
         }

@@ -23,21 +23,41 @@ pub(crate) struct Subscriber {
     pub(crate) seat: Arc<Seat>,
     pub(crate) options: SubscriptionOptions,
     pub(crate) id: Option<SubscriptionId>,
-    /// The version it came with, of those that its filter counts for in a [`Stamp`]. The tree's.
-    pub(crate) since: u64,
 }
 
-/// The subscribers of one Topic Filter. Most filters have one; some have everybody.
+/// A subscription in the tree.
 #[derive(Debug)]
-enum Subscribers {
-    Few(Vec<Subscriber>),
-    Many(HashMap<u64, Subscriber, RandomState>),
+struct Standing {
+    subscriber: Subscriber,
+    /// The version it came with, of those that its filter counts for in a [`Stamp`].
+    since: u64,
+}
+
+impl Standing {
+    fn number(&self) -> u64 {
+        self.subscriber.seat.number()
+    }
+}
+
+/// The subscribers of one Topic Filter.
+#[derive(Debug, Default)]
+struct Subscribers {
+    crowd: Crowd,
+    /// No subscription here is newer than this version: who asks for newer ones need not look.
+    newest: u64,
+}
+
+/// Most filters have one subscriber; some have everybody.
+#[derive(Debug)]
+enum Crowd {
+    Few(Vec<Standing>),
+    Many(HashMap<u64, Standing, RandomState>),
 }
 
 /// From here on a map: 100,000 Sessions leaving one filter must not cost their square.
 const FEW_MAX: usize = 32;
 
-impl Default for Subscribers {
+impl Default for Crowd {
     fn default() -> Self {
         Self::Few(Vec::new())
     }
@@ -45,18 +65,20 @@ impl Default for Subscribers {
 
 impl Subscribers {
     fn is_empty(&self) -> bool {
-        match self {
-            Self::Few(list) => list.is_empty(),
-            Self::Many(map) => map.is_empty(),
+        match &self.crowd {
+            Crowd::Few(list) => list.is_empty(),
+            Crowd::Many(map) => map.is_empty(),
         }
     }
 
-    /// Whether it was there already.
-    fn insert(&mut self, new: Subscriber) -> bool {
-        match self {
-            Self::Few(list) => {
-                let number = new.seat.number();
-                if let Some(old) = list.iter_mut().find(|old| old.seat.number() == number) {
+    /// With the version it comes with; whether it was there already.
+    fn insert(&mut self, subscriber: Subscriber, since: u64) -> bool {
+        self.newest = self.newest.max(since);
+        let new = Standing { subscriber, since };
+        match &mut self.crowd {
+            Crowd::Few(list) => {
+                let number = new.number();
+                if let Some(old) = list.iter_mut().find(|old| old.number() == number) {
                     *old = new;
                     return true;
                 }
@@ -65,24 +87,24 @@ impl Subscribers {
                     list.push(new);
                 } else {
                     let all = list.drain(..).chain([new]);
-                    *self = Self::Many(all.map(|one| (one.seat.number(), one)).collect());
+                    self.crowd = Crowd::Many(all.map(|one| (one.number(), one)).collect());
                 }
                 false
             }
-            Self::Many(map) => map.insert(new.seat.number(), new).is_some(),
+            Crowd::Many(map) => map.insert(new.number(), new).is_some(),
         }
     }
 
     fn remove(&mut self, number: u64) -> bool {
-        match self {
-            Self::Few(list) => {
-                let found = list.iter().position(|one| one.seat.number() == number);
+        match &mut self.crowd {
+            Crowd::Few(list) => {
+                let found = list.iter().position(|one| one.number() == number);
                 found.map(|index| list.swap_remove(index)).is_some()
             }
-            Self::Many(map) => {
+            Crowd::Many(map) => {
                 let removed = map.remove(&number).is_some();
                 if map.len() <= FEW_MAX / 2 {
-                    *self = Self::Few(map.drain().map(|(_, one)| one).collect());
+                    self.crowd = Crowd::Few(map.drain().map(|(_, one)| one).collect());
                 }
                 removed
             }
@@ -91,10 +113,13 @@ impl Subscribers {
 
     /// Those that came after version `after`.
     fn collect(&self, after: u64, found: &mut Vec<Subscriber>) {
-        let is_newer = |one: &&Subscriber| one.since > after;
-        match self {
-            Self::Few(list) => found.extend(list.iter().filter(is_newer).cloned()),
-            Self::Many(map) => found.extend(map.values().filter(is_newer).cloned()),
+        if self.newest <= after {
+            return;
+        }
+        let newer = |one: &Standing| (one.since > after).then(|| one.subscriber.clone());
+        match &self.crowd {
+            Crowd::Few(list) => found.extend(list.iter().filter_map(newer)),
+            Crowd::Many(map) => found.extend(map.values().filter_map(newer)),
         }
     }
 }
@@ -203,17 +228,17 @@ impl SubscriptionTree {
     }
 
     /// Adds or replaces; whether it was there already [MQTT-3.8.4-3].
-    pub(crate) fn subscribe(&self, filter: &str, mut subscriber: Subscriber) -> bool {
+    pub(crate) fn subscribe(&self, filter: &str, subscriber: Subscriber) -> bool {
         let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
         // Newer than every stamp of a match that was made before the lock was taken.
         if has_wildcard(filter) {
-            subscriber.since = self.wildcards.load(Ordering::Acquire) + 1;
-            let existed = tree.insert_wildcard(&self.hasher, filter, subscriber);
+            let since = self.wildcards.load(Ordering::Acquire) + 1;
+            let existed = tree.insert_wildcard(&self.hasher, filter, subscriber, since);
             self.touch_all();
             existed
         } else {
             let hash = self.hash(filter);
-            subscriber.since = self.version(hash).load(Ordering::Acquire) + 1;
+            let since = self.version(hash).load(Ordering::Acquire) + 1;
             let entry = tree.exact.entry(
                 hash,
                 |exact| *exact.filter == *filter,
@@ -225,7 +250,7 @@ impl SubscriptionTree {
                     subscribers: Subscribers::default(),
                 })
                 .into_mut();
-            let existed = exact.subscribers.insert(subscriber);
+            let existed = exact.subscribers.insert(subscriber, since);
             self.version(hash).fetch_add(1, Ordering::AcqRel);
             existed
         }
@@ -300,6 +325,7 @@ impl Tree {
         hasher: &RandomState,
         filter: &str,
         subscriber: Subscriber,
+        since: u64,
     ) -> bool {
         let mut at = ROOT;
         for level in filter.split('/') {
@@ -307,13 +333,13 @@ impl Tree {
                 return self
                     .nodes
                     .get_mut(at)
-                    .is_some_and(|node| node.below.insert(subscriber));
+                    .is_some_and(|node| node.below.insert(subscriber, since));
             }
             at = self.step(hasher, at, level);
         }
         self.nodes
             .get_mut(at)
-            .is_some_and(|node| node.here.insert(subscriber))
+            .is_some_and(|node| node.here.insert(subscriber, since))
     }
 
     fn step(&mut self, hasher: &RandomState, parent: usize, level: &str) -> usize {
@@ -505,7 +531,6 @@ mod tests {
             seat: Arc::new(Seat::new(number, 0, false)),
             options: SubscriptionOptions::default(),
             id: None,
-            since: 0,
         }
     }
 
@@ -622,6 +647,23 @@ mod tests {
             tree.unsubscribe(old, 1);
             tree.unsubscribe(new, 2);
         }
+    }
+
+    #[test]
+    fn whoever_asks_for_newer_subscriptions_does_not_look_at_a_crowd_of_old_ones() {
+        let mut crowd = Subscribers::default();
+        for number in 1..=1_000 {
+            crowd.insert(subscriber(number), number);
+        }
+        let newer = |crowd: &Subscribers, after| {
+            let mut found = Vec::new();
+            crowd.collect(after, &mut found);
+            found.len()
+        };
+        assert_eq!((newer(&crowd, 990), newer(&crowd, 1_000)), (10, 0));
+        // Who looked would see them all.
+        crowd.newest = 5;
+        assert_eq!((newer(&crowd, 4), newer(&crowd, 5)), (996, 0));
     }
 
     fn level() -> impl Strategy<Value = &'static str> {

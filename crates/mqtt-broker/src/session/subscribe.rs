@@ -204,14 +204,8 @@ impl Shard {
             let seat = session.seat.clone();
             for (one, is_new) in filters.into_iter().zip(are_new) {
                 let (seat, options) = (seat.clone(), one.options);
+                let subscriber = Subscriber { seat, options, id };
                 let stood_at = self.shared.retained.standing(|| {
-                    let since = 0;
-                    let subscriber = Subscriber {
-                        seat,
-                        options,
-                        id,
-                        since,
-                    };
                     self.shared.tree.subscribe(&one.filter, subscriber);
                 });
                 if one.wants_retained(is_new) && at.is_some() {
