@@ -3,7 +3,7 @@
 //! Holds: for a Session that outlives its connection, SUBACK and UNSUBACK follow the commit; the
 //!   tree knows the subscription before SUBACK is on the wire.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use headwater_mqtt_codec::{
     DisconnectReason, Packet, PacketId, RetainHandling, SubAck, SubAckReason, Subscribe,
@@ -18,7 +18,7 @@ use crate::session::{Session, Subscribed};
 use crate::tree::Subscriber;
 use crate::{Now, Refusal, Shard, Verdict};
 
-/// So many subscriptions are put in their places one by one, and have no memory for more.
+/// Most Sessions have no more subscriptions, and so no memory for more.
 const FEW: usize = 8;
 
 /// What a SUBSCRIBE was granted, until its commit is there.
@@ -53,38 +53,28 @@ impl Session {
         filters: &[GrantedFilter],
         id: Option<SubscriptionId>,
     ) -> Vec<bool> {
-        let mut added: BTreeMap<&str, SubscriptionOptions> = BTreeMap::new();
-        let mut are_new = Vec::with_capacity(filters.len());
-        for one in filters {
-            let found = self.find_subscription(&one.filter).ok();
-            let old = found.and_then(|index| self.subscriptions.get_mut(index));
-            are_new.push(if let Some(old) = old {
-                (old.options, old.id) = (one.options, id);
-                false
-            } else {
-                added.insert(&one.filter, one.options).is_none()
-            });
-        }
-        if self.subscriptions.len() < FEW {
-            self.subscriptions.reserve_exact(added.len());
-        }
-        let are_few = added.len() <= FEW;
-        for (filter, options) in added {
-            let new = Subscribed {
-                filter: filter.into(),
-                options,
+        let mut named = BTreeSet::new();
+        let are_new = filters
+            .iter()
+            .map(|one| self.find_subscription(&one.filter).is_err() && named.insert(&*one.filter));
+        let are_new = are_new.collect();
+        self.subscriptions
+            .extend(filters.iter().map(|one| Subscribed {
+                filter: one.filter.clone(),
+                options: one.options,
                 id,
-            };
-            let index = if are_few {
-                self.find_subscription(filter).unwrap_or_else(|index| index)
-            } else {
-                self.subscriptions.len()
-            };
-            self.subscriptions.insert(index, new);
-        }
-        if !are_few {
-            // Two ascending runs: one merge.
-            self.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
+            }));
+        // Two runs, the first in order. Stable: of one filter's the last is the newest.
+        self.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
+        self.subscriptions.dedup_by(|later, kept| {
+            let is_same = later.filter == kept.filter;
+            if is_same {
+                std::mem::swap(later, kept);
+            }
+            is_same
+        });
+        if self.subscriptions.len() <= FEW {
+            self.subscriptions.shrink_to_fit();
         }
         are_new
     }
