@@ -53,7 +53,8 @@ pub(crate) struct Connection {
     pub(crate) held: Bytes,
     pub(crate) output: Output,
     pub(crate) session: Option<usize>,
-    pub(crate) last_packet_ms: u64,
+    /// When its last packet came, by [`hearing_ms`](crate::Shard::hearing_ms).
+    pub(crate) heard_ms: u64,
     /// 1.5 times the Keep Alive; 0 is off.
     pub(crate) silence_ms_max: u64,
     pub(crate) timer: Option<u64>,
@@ -78,7 +79,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnectionId, peer: Peer, packet_bytes_max: u32, now_ms: u64) -> Self {
+    pub(crate) fn new(id: ConnectionId, peer: Peer, packet_bytes_max: u32) -> Self {
         Self {
             id,
             stage: Stage::Fresh,
@@ -93,7 +94,7 @@ impl Connection {
             held: Bytes::new(),
             output: Output::default(),
             session: None,
-            last_packet_ms: now_ms,
+            heard_ms: 0,
             silence_ms_max: 0,
             timer: None,
             window: usize::from(u16::MAX),

@@ -31,11 +31,10 @@ impl Connection {
     }
 
     /// When it is to be looked at next: for its silence, unless it is not read, and for what its
-    /// socket does not take.
-    fn due(&self, limits: &Limits, read_since_ms: u64) -> Option<u64> {
+    /// socket does not take. `held_ms` is how long nobody was read so far.
+    fn due(&self, limits: &Limits, held_ms: u64) -> Option<u64> {
         let hears = self.silence_ms_max > 0 && !self.paused;
-        let silent_since = self.last_packet_ms.max(read_since_ms);
-        let silent = hears.then(|| silent_since + self.silence_ms_max);
+        let silent = hears.then(|| self.heard_ms + self.silence_ms_max + held_ms);
         let unread_ms_max = limits.send_ms_max.max(self.silence_ms_max);
         let unread = self.blocked_since.map(|since| since + unread_ms_max);
         silent.into_iter().chain(unread).min()
@@ -68,6 +67,7 @@ impl Shard {
 
     /// Reads a paused socket again, if what it had caused is mostly done with.
     pub(crate) fn resume(&mut self, now: Now, at: usize) {
+        let heard_ms = self.hearing_ms(now);
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
@@ -84,9 +84,9 @@ impl Shard {
         }
         connection.paused = false;
         // What it sent meanwhile is still to be read.
-        connection.last_packet_ms = now.mono_ms;
+        connection.heard_ms = heard_ms;
         self.effects.push(Effect::Resume(connection.id));
-        self.rearm_connection(at);
+        self.rearm_connection(now, at);
     }
 
     /// A commit that weighs this much was asked for, for this connection if for one.
@@ -129,7 +129,7 @@ impl Shard {
         };
         connection.blocked_since = Some(now.mono_ms);
         if connection.stage == Stage::Live {
-            self.rearm_connection(at);
+            self.rearm_connection(now, at);
         }
     }
 
@@ -148,7 +148,25 @@ impl Shard {
         self.resume(now, at);
     }
 
+    /// How long no socket was read, all such times together.
+    fn held_ms(&self, now: Now) -> u64 {
+        let held_since = self.held_since_ms.unwrap_or(now.mono_ms);
+        self.held_ms_before + now.mono_ms.saturating_sub(held_since)
+    }
+
+    /// A clock that stands still while no socket is read: nobody's silence is theirs then.
+    pub(crate) fn hearing_ms(&self, now: Now) -> u64 {
+        now.mono_ms.saturating_sub(self.held_ms(now))
+    }
+
+    /// No socket is read from now on, or all are again.
+    pub(crate) fn hold_all(&mut self, now: Now, is_held: bool) {
+        self.held_ms_before = self.held_ms(now);
+        self.held_since_ms = is_held.then_some(now.mono_ms);
+    }
+
     pub(crate) fn connection_due(&mut self, now: Now, at: usize) {
+        let held_ms = self.held_ms(now);
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
@@ -159,12 +177,9 @@ impl Shard {
             Stage::Claiming | Stage::Closing => {}
             Stage::Live => {
                 let limits = &self.shared.limits;
-                if self.held {
-                    self.read_since_ms = now.mono_ms;
-                }
-                let due = connection.due(limits, self.read_since_ms);
+                let due = connection.due(limits, held_ms);
                 if due.is_none_or(|due| due > now.mono_ms) {
-                    return self.rearm_connection(at);
+                    return self.rearm_connection(now, at);
                 }
                 let unread_ms_max = limits.send_ms_max.max(connection.silence_ms_max);
                 let blocked = connection.blocked_since;
@@ -180,11 +195,12 @@ impl Shard {
     }
 
     /// Sets its timer, unless that comes early enough to look again then.
-    pub(crate) fn rearm_connection(&mut self, at: usize) {
+    pub(crate) fn rearm_connection(&mut self, now: Now, at: usize) {
+        let held_ms = self.held_ms(now);
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
-        let due = connection.due(&self.shared.limits, self.read_since_ms);
+        let due = connection.due(&self.shared.limits, held_ms);
         if let (Some(due), Some(set)) = (due, connection.timer)
             && set <= due
         {

@@ -69,10 +69,10 @@ pub struct Shard {
     pub(crate) full: bool,
     /// Connections that will be read then.
     pub(crate) waiting: Vec<(usize, ConnectionId)>,
-    /// No socket is read, and nobody's silence is theirs.
-    pub(crate) held: bool,
-    /// Since when they are, but for those that are paused.
-    pub(crate) read_since_ms: u64,
+    /// Since when no socket is read, if none is.
+    pub(crate) held_since_ms: Option<u64>,
+    /// For how long in all none was read before.
+    pub(crate) held_ms_before: u64,
     /// Row steps the log refused, to be tried again.
     pub(crate) stalled: Vec<RowStep>,
     /// Of all row steps since one was refused.
@@ -138,8 +138,8 @@ impl Shard {
             pending_bytes: 0,
             full: false,
             waiting: Vec::new(),
-            held: false,
-            read_since_ms: 0,
+            held_since_ms: None,
+            held_ms_before: 0,
             stalled: Vec::new(),
             row_lane: Lane::default(),
             sweeping: 0,
@@ -295,8 +295,8 @@ impl Shard {
                 references_max,
             } => self.retire(going, references_max),
             Input::Moved(moved) => self.follow(&moved),
-            Input::Held => self.held = true,
-            Input::Released => (self.held, self.read_since_ms) = (false, now.mono_ms),
+            Input::Held => self.hold_all(now, true),
+            Input::Released => self.hold_all(now, false),
             Input::Tick => self.tick(now),
             Input::Stop => self.stop(now),
         }
@@ -304,7 +304,7 @@ impl Shard {
 
     fn opened(&mut self, now: Now, id: ConnectionId, peer: Peer) {
         let limits = &self.shared.limits;
-        let mut connection = Connection::new(id, peer, limits.connect_bytes_max, now.mono_ms);
+        let mut connection = Connection::new(id, peer, limits.connect_bytes_max);
         let due = Some(now.mono_ms + limits.connect_ms_max);
         let entry = self.connections.vacant_entry();
         let at = entry.key();
@@ -316,6 +316,7 @@ impl Shard {
 
     /// All packets of one read.
     fn received(&mut self, now: Now, at: usize, mut bytes: Bytes) {
+        let heard_ms = self.hearing_ms(now);
         loop {
             let Some(connection) = self.connections.get_mut(at) else {
                 return;
@@ -327,7 +328,7 @@ impl Shard {
             }
             match connection.decoder.decode_read(&mut bytes) {
                 Ok(Some(packet)) => {
-                    connection.last_packet_ms = now.mono_ms;
+                    connection.heard_ms = heard_ms;
                     if !self.packet(now, at, packet) {
                         return;
                     }

@@ -208,6 +208,7 @@ impl Shard {
 
     /// The connection becomes what this CONNECT says.
     fn take_connection(&mut self, now: Now, at: usize, slot: usize, connect: &Connect) {
+        let heard_ms = self.hearing_ms(now);
         let shared = &self.shared;
         let Some(connection) = self.connections.get_mut(at) else {
             return;
@@ -240,7 +241,7 @@ impl Shard {
             _ => connect.keep_alive,
         };
         connection.silence_ms_max = u64::from(granted) * 1_500; // [MQTT-3.1.2-22]
-        connection.last_packet_ms = now.mono_ms;
+        connection.heard_ms = heard_ms;
     }
 
     /// The rows that the Session gets with this CONNECT.
@@ -424,7 +425,7 @@ impl Shard {
         connection.send(&Packet::ConnAck(Box::new(packet)));
         self.counts.connections += 1;
         self.touch(at);
-        self.rearm_connection(at);
+        self.rearm_connection(now, at);
         self.resume_out(now, slot);
         self.replay.push(at);
     }

@@ -287,10 +287,38 @@ fn silence_does_not_count_while_the_driver_reads_nobody() {
     );
     wait(&mut world, 2_900);
     world.inboxes[0].push_back(Input::Held);
+    world.run();
     wait(&mut world, 10_000);
     world.inboxes[0].push_back(Input::Released);
-    wait(&mut world, 2_900);
+    world.run();
     assert!(world.is_open(client));
-    wait(&mut world, 200);
+    wait(&mut world, 100);
     assert!(!world.is_open(client)); // [MQTT-3.1.2-22]
+}
+
+#[test]
+fn who_is_silent_is_closed_however_often_the_driver_stops_reading() {
+    let mut world = World::new(1, Limits::default());
+    // Keep Alive 2.
+    let client = live(
+        &mut world,
+        0,
+        &hex("10 0d 0004 4d515454 04 02 0002 0001 70"),
+    );
+    let mut pass = |ms, input| {
+        world.inboxes[0].extend(input);
+        world.run();
+        for _ in 0..ms {
+            world.pass(1);
+            world.run();
+        }
+        world.is_open(client)
+    };
+    // Silent for 3 s, and 1 ms in each second of them that is not its silence.
+    for _ in 0..3 {
+        assert!(pass(1, Some(Input::Held)));
+        assert!(pass(999, Some(Input::Released)));
+    }
+    assert!(pass(2, None), "for 2.999 s");
+    assert!(!pass(1, None)); // [MQTT-3.1.2-22]
 }
