@@ -80,6 +80,7 @@ impl Bench {
         self.give(Input::Opened {
             connection,
             peer: Peer { address: None },
+            handshake_ms: 0,
         });
         let id = format!("{:08x}", self.next);
         let mut connect = vec![0x10, 20, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 8];

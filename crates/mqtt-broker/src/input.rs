@@ -68,6 +68,8 @@ pub enum Input {
     Opened {
         connection: ConnectionId,
         peer: Peer,
+        /// How much of the time for its CONNECT that handshake took.
+        handshake_ms: u64,
     },
     /// The bytes of one read.
     Received {

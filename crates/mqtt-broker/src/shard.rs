@@ -256,7 +256,11 @@ impl Shard {
                     self.received(now, at, bytes);
                 }
             }
-            Input::Opened { connection, peer } => self.opened(now, connection, peer),
+            Input::Opened {
+                connection,
+                peer,
+                handshake_ms,
+            } => self.opened(now, connection, peer, handshake_ms),
             Input::Closed { connection } => {
                 if let Some(at) = self.by_id.get(&connection).copied() {
                     self.gone(now, at, End::Abnormal);
@@ -302,10 +306,11 @@ impl Shard {
         }
     }
 
-    fn opened(&mut self, now: Now, id: ConnectionId, peer: Peer) {
+    fn opened(&mut self, now: Now, id: ConnectionId, peer: Peer, handshake_ms: u64) {
         let limits = &self.shared.limits;
         let mut connection = Connection::new(id, peer, limits.connect_bytes_max);
-        let due = Some(now.mono_ms + limits.connect_ms_max);
+        let left_ms = limits.connect_ms_max.saturating_sub(handshake_ms);
+        let due = Some(now.mono_ms + left_ms);
         let entry = self.connections.vacant_entry();
         let at = entry.key();
         self.timers

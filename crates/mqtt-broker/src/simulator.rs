@@ -326,6 +326,7 @@ impl World {
         self.inboxes[shard].push_back(Input::Opened {
             connection,
             peer: Peer { address: None },
+            handshake_ms: 0,
         });
         connection
     }

@@ -170,6 +170,9 @@ pub(crate) struct Mqtt {
     pub(crate) connect_timeout: DurationMs,
     /// Connections in all; beyond it a new one is closed at once. Default 1,000,000.
     pub(crate) connections_max: usize,
+    /// Connections whose TLS, WebSocket or PROXY handshake is not over, in all; at most half of the
+    /// connections that may be open. One more ends the oldest of them. Default 10,000.
+    pub(crate) handshakes_max: usize,
 }
 
 impl Default for Mqtt {
@@ -189,6 +192,7 @@ impl Default for Mqtt {
             retained_bytes_max: ByteSize(1 << 30),
             connect_timeout: DurationMs(5_000),
             connections_max: 1_000_000,
+            handshakes_max: 10_000,
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod commits;
 mod connection;
 mod convert;
 mod doors;
+mod handshake;
 pub(crate) mod inbox;
 mod injections;
 mod loader;
@@ -26,7 +27,7 @@ use headwater_mqtt_broker as broker;
 
 pub(crate) use clock::{Timeline, wall_ms};
 pub(crate) use convert::{incoming, message};
-pub(crate) use doors::accept;
+pub(crate) use doors::{Entrance, accept};
 pub(crate) use injections::{Injected, Injections};
 
 use crate::flows::Current;
@@ -39,11 +40,13 @@ use shard::{Common, Mail, ShardThread};
 /// What the threads count besides the broker's own numbers.
 #[derive(Default)]
 pub(crate) struct Counters {
-    /// Open sockets, CONNECT seen or not.
+    /// Open sockets, CONNECT seen or not, a handshake over or not.
     pub(crate) connections: AtomicUsize,
     pub(crate) panics: AtomicU64,
     /// Sockets closed at once because there were too many.
     pub(crate) refused: AtomicU64,
+    /// Connections that ended before their handshake was over.
+    pub(crate) handshakes_failed: AtomicU64,
     /// Each shard's numbers as of its last turn of the clock.
     pub(crate) broker: Mutex<Vec<broker::Counts>>,
 }
@@ -79,6 +82,8 @@ pub(crate) struct Setup {
     pub(crate) flows: Arc<Current>,
     pub(crate) limits: broker::Limits,
     pub(crate) shards: usize,
+    /// Handshakes in progress, in all.
+    pub(crate) handshakes_max: usize,
     pub(crate) internal: Internal,
     pub(crate) rules: TopicRules,
 }
@@ -98,9 +103,14 @@ impl Mqtt {
             flows,
             limits,
             shards,
+            handshakes_max,
             internal,
             rules,
         } = setup;
+        let thread_limits = shard::Limits {
+            connect_ms_max: limits.connect_ms_max,
+            handshakes_max: (handshakes_max / shards.max(1)).max(1),
+        };
         let shared = Arc::new(broker::Shared::new(broker::Config {
             shards,
             limits,
@@ -139,6 +149,7 @@ impl Mqtt {
             injections,
             retirements,
             counters,
+            limits: thread_limits,
         });
         let mut threads = Vec::new();
         for index in 0..shards {

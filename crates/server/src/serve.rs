@@ -46,7 +46,7 @@ use crate::http::Running;
 use crate::kafka;
 use crate::listen::{Door, bind};
 use crate::mqtt::commits::TopicRules;
-use crate::mqtt::{Internal, Mqtt, Setup, accept};
+use crate::mqtt::{Entrance, Internal, Mqtt, Setup, accept};
 use crate::start_block;
 use descriptors::Shares;
 use housekeeping::Housekeeping;
@@ -155,6 +155,7 @@ impl House {
             flows: Arc::clone(&flows),
             limits: limits(&config, log.unit_bytes_max()),
             shards: shards(&config),
+            handshakes_max: config.mqtt.handshakes_max.min(connections_max(&config) / 2),
             internal,
             rules: TopicRules {
                 auto_create: config.log.auto_create,
@@ -331,8 +332,9 @@ impl House {
                 let common = Arc::clone(&self.mqtt.common);
                 runtime.spawn(accept(
                     listener,
+                    Entrance::default(),
                     common,
-                    self.config.mqtt.connections_max.min(shares.mqtt),
+                    connections_max(&self.config),
                     stopping,
                 ))
             }
@@ -459,6 +461,12 @@ fn limits(config: &Config, unit_bytes_max: u64) -> Limits {
         queue_bytes_max: mqtt.queue_bytes_max.0,
         ..Limits::default()
     }
+}
+
+/// MQTT connections that may be open at once.
+fn connections_max(config: &Config) -> usize {
+    let shares = Shares::now(config.log.open_files_max);
+    config.mqtt.connections_max.min(shares.mqtt)
 }
 
 fn shards(config: &Config) -> usize {

@@ -3,8 +3,8 @@
 //! For: reading when the shard may take more, writing what the shard has put out, ending.
 //! Not for: any decision about MQTT. A transport is a stream and its accept loop; this driver is
 //! shared by all of them.
-//! Calls: `ShardThread` for every input and its outputs. Called by: `ShardThread::accept`, which
-//! spawns `drive` for each socket.
+//! Calls: `ShardThread` for every input and its outputs. Called by: `ShardThread::serve`, which
+//! spawns `drive` for each stream.
 //! Holds: an idle connection owns no buffer: reads go to the shard's scratch, writes leave from the
 //! shard's output.
 
@@ -111,6 +111,13 @@ where
                     blocked = true;
                     break;
                 }
+            }
+        }
+        // What TLS or a WebSocket keep of it goes out too.
+        if !blocked {
+            match Pin::new(&mut *stream).poll_flush(cx) {
+                Poll::Ready(flushed) => flushed?,
+                Poll::Pending => blocked = true,
             }
         }
         output.is_relieved()

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use headwater_mqtt_broker::Peer;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -15,14 +16,41 @@ use super::shard::{Common, Mail};
 /// Without a free file descriptor a new try makes sense only after others had time to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What a door does with each connection before MQTT begins. None of it: bytes are MQTT at once.
+#[derive(Default)]
+pub(crate) struct Entrance {
+    /// TLS first, with what stands here when the handshake begins.
+    pub(crate) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+}
+
+/// What a peer's bytes come over.
+pub(crate) enum Carrier {
+    Socket(std::net::TcpStream),
+}
+
+/// A connection on its way to the shard that will serve it.
+pub(crate) struct Accepted {
+    pub(crate) carrier: Carrier,
+    pub(crate) peer: Peer,
+    pub(crate) entrance: Arc<Entrance>,
+}
+
+impl Entrance {
+    /// Whether MQTT begins with the first byte.
+    pub(crate) fn is_open(&self) -> bool {
+        self.tls.is_none()
+    }
+}
+
 /// Accepts until `stopping` says so. Beyond `connections_max` a socket is closed at once.
 pub(crate) async fn accept(
     listener: TcpListener,
+    entrance: Entrance,
     common: Arc<Common>,
     connections_max: usize,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let next = AtomicUsize::new(0);
+    let (next, entrance) = (AtomicUsize::new(0), Arc::new(entrance));
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
@@ -49,25 +77,22 @@ pub(crate) async fn accept(
         }
         let std = stream.set_nodelay(true).and_then(|()| stream.into_std());
         if let Ok(socket) = std {
-            hand_over(&common, &next, socket, address);
+            let accepted = Accepted {
+                carrier: Carrier::Socket(socket),
+                peer: Peer {
+                    address: Some(address),
+                },
+                entrance: Arc::clone(&entrance),
+            };
+            hand_over(&common, &next, accepted);
         }
     }
 }
 
-fn hand_over(
-    common: &Common,
-    next: &AtomicUsize,
-    socket: std::net::TcpStream,
-    address: std::net::SocketAddr,
-) {
+fn hand_over(common: &Common, next: &AtomicUsize, accepted: Accepted) {
     let turn = next.fetch_add(1, Ordering::Relaxed) % common.inboxes.len().max(1);
     if let Some(inbox) = common.inboxes.get(turn) {
         common.counters.connections.fetch_add(1, Ordering::Relaxed);
-        inbox.put([Mail::Accepted(
-            socket,
-            Peer {
-                address: Some(address),
-            },
-        )]);
+        inbox.put([Mail::Accepted(accepted)]);
     }
 }

@@ -3,15 +3,15 @@
 //! For: carrying out what the shard decides: flushing, closing, committing, loading, telling other
 //! shards; and handing it what arrives, in order.
 //! Not for: MQTT's rules (`headwater_mqtt_broker`), the log's units (`commits`).
-//! Calls: `inbox`, `connection`, `commits`, `loader`; `injections` and `retire` for their answers.
-//! Called by: `mqtt`, which starts the thread; `connection` (`step`); whoever has `Mail` for it.
+//! Calls: `inbox`, `handshake`, `connection`, `commits`, `loader`; `injections` and `retire` for their answers.
+//! Called by: `mqtt`, which starts the thread; `connection` (`step`) and `handshake`
+//! (`serve`); whoever has `Mail` for it.
 //! Holds: a socket never leaves its thread. What one turn of the thread causes leaves as one
 //! submission to the log and one batch to each other shard.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
-use std::net::TcpStream as StdTcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -26,8 +26,9 @@ use headwater_mqtt_broker::{
     Commit, ConnectionId, Effect, Input, Output, Peer, Shard, ShardMessage,
 };
 use headwater_mqtt_codec::DisconnectReason;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{debug, error};
 
@@ -35,6 +36,8 @@ use super::Counters;
 use super::clock::{Clock, Timeline};
 use super::commits::Committer;
 use super::connection::drive;
+use super::doors::{Accepted, Carrier};
+use super::handshake::Arrival;
 use super::inbox::Inbox;
 use super::injections::Injections;
 use super::loader::Loader;
@@ -51,8 +54,8 @@ pub(crate) enum Mail {
     Input(Input),
     /// From another shard.
     Peer(ShardMessage),
-    /// A socket to serve from now on.
-    Accepted(StdTcpStream, Peer),
+    /// A connection to serve from now on.
+    Accepted(Accepted),
     /// Every other shard may read again: this thread's full inbox has been emptied.
     Relieved,
     /// Says goodbye to every client; the thread ends once all have gone and all is committed.
@@ -100,6 +103,16 @@ pub(crate) struct Common {
     pub(crate) injections: Arc<Injections>,
     pub(crate) retirements: Arc<Retirements>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) limits: Limits,
+}
+
+/// What the threads keep of connections that are no MQTT yet.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// For the handshake and the CONNECT after it.
+    pub(crate) connect_ms_max: u64,
+    /// Handshakes that one thread has in progress; the oldest makes room for one more.
+    pub(crate) handshakes_max: usize,
 }
 
 /// One shard's thread.
@@ -113,6 +126,8 @@ pub(crate) struct ShardThread {
     round: RefCell<Round>,
     clock: Clock,
     next_connection: Cell<u64>,
+    /// Those that are not over, oldest first.
+    handshakes: RefCell<BTreeMap<ConnectionId, AbortHandle>>,
     /// Whether connections wait because another shard's inbox is congested.
     held: Cell<bool>,
     stopping: Cell<bool>,
@@ -140,6 +155,7 @@ impl ShardThread {
             }),
             clock: Clock::new(Arc::clone(&common.timeline)),
             next_connection: Cell::new(0),
+            handshakes: RefCell::default(),
             held: Cell::new(false),
             stopping: Cell::new(false),
             pending: Cell::new(0),
@@ -317,10 +333,7 @@ impl ShardThread {
     /// Drops what the thread holds for a connection that has ended.
     pub(crate) fn forget(&self, connection: ConnectionId) {
         self.links.borrow_mut().remove(&connection);
-        self.common
-            .counters
-            .connections
-            .fetch_sub(1, Ordering::Relaxed);
+        self.discount();
         if self.stopping.get() {
             self.gather(|_| {});
         }
@@ -390,39 +403,91 @@ impl ShardThread {
                 self.step(input);
             }
             Mail::Peer(message) => self.step(Input::FromShard(message)),
-            Mail::Accepted(socket, peer) => self.accept(socket, peer),
+            Mail::Accepted(accepted) => self.accept(accepted),
             Mail::Relieved => self.release(),
             Mail::Stop => {
                 self.stopping.set(true);
+                for handshake in self.handshakes.take().values() {
+                    handshake.abort();
+                }
                 self.step(Input::Stop);
             }
         }
     }
 
-    fn accept(self: &Rc<Self>, socket: StdTcpStream, peer: Peer) {
+    fn accept(self: &Rc<Self>, accepted: Accepted) {
+        let Accepted {
+            carrier,
+            peer,
+            entrance,
+        } = accepted;
+        let Carrier::Socket(socket) = carrier;
         let stream = match TcpStream::from_std(socket) {
             Ok(stream) if !self.stopping.get() => stream,
-            Ok(_) => {
-                self.common
-                    .counters
-                    .connections
-                    .fetch_sub(1, Ordering::Relaxed);
-                return;
-            }
+            Ok(_) => return self.discount(),
             Err(error) => {
                 debug!(%error, "an accepted socket could not be watched");
-                self.common
-                    .counters
-                    .connections
-                    .fetch_sub(1, Ordering::Relaxed);
-                return;
+                return self.discount();
             }
         };
         let connection = ConnectionId(self.next_connection.get());
         self.next_connection.set(connection.0 + 1);
+        if entrance.is_open() {
+            return self.serve(connection, peer, 0, stream);
+        }
+        let arrival = Arrival::new(Rc::clone(self), connection, peer, entrance);
+        self.shake(connection, arrival.enter(stream));
+    }
+
+    /// Starts a handshake. Beyond their number the oldest ends: who makes haste gets in, however
+    /// many do not.
+    fn shake(&self, connection: ConnectionId, handshake: impl Future<Output = ()> + 'static) {
+        let mut handshakes = self.handshakes.borrow_mut();
+        if handshakes.len() >= self.common.limits.handshakes_max
+            && let Some((_, oldest)) = handshakes.pop_first()
+        {
+            oldest.abort();
+        }
+        handshakes.insert(connection, spawn_local(handshake).abort_handle());
+    }
+
+    /// Serves `stream` as MQTT from now on; its handshake has taken so long.
+    pub(crate) fn serve<S>(
+        self: &Rc<Self>,
+        connection: ConnectionId,
+        peer: Peer,
+        handshake_ms: u64,
+        stream: S,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         self.links.borrow_mut().insert(connection, Link::default());
-        self.step(Input::Opened { connection, peer });
+        self.step(Input::Opened {
+            connection,
+            peer,
+            handshake_ms,
+        });
+        // A task of its own: it is as large as this transport needs, and no larger.
         spawn_local(drive(Rc::clone(self), connection, stream));
+    }
+
+    /// A handshake is over, well or not.
+    pub(crate) fn shaken(&self, connection: ConnectionId) {
+        self.handshakes.borrow_mut().remove(&connection);
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.common.counters
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.common.limits
+    }
+
+    /// One connection less.
+    pub(crate) fn discount(&self) {
+        let connections = &self.common.counters.connections;
+        connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Sends what this turn gathered: one submission to the log, one batch to each other shard.
