@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use headwater_mqtt_codec::{
-    Connect, Decoder, Packet, PacketId, PubAck, PubAckReason, PubRec, PubRecReason, QoS, Text,
-    Version,
+    AckProperties, Connect, Decoder, Packet, PacketId, PubAck, PubAckReason, PubRec, PubRecReason,
+    QoS, Text, Version,
 };
 
 use crate::matching::FastMap;
-use crate::{CommitId, ConnectionId, Lane, Output, Peer, Publisher};
+use crate::{CommitId, ConnectionId, Lane, Limits, Output, Peer, Publisher, reasons};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     pub(crate) window: usize,
     /// Longest packet the Client takes.
     pub(crate) packet_bytes_max: usize,
+    /// Its refusals may carry a Reason String.
+    pub(crate) explains: bool,
     pub(crate) acks: VecDeque<AckSlot>,
     /// Commits of this connection that are not answered.
     pub(crate) pending: u32,
@@ -79,7 +81,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnectionId, peer: Peer, packet_bytes_max: u32) -> Self {
+    pub(crate) fn new(id: ConnectionId, peer: Peer, limits: &Limits) -> Self {
         Self {
             id,
             stage: Stage::Fresh,
@@ -90,7 +92,7 @@ impl Connection {
             blocked_since: None,
             warm: false,
             peer,
-            decoder: Decoder::new(packet_bytes_max),
+            decoder: Decoder::new(limits.connect_bytes_max),
             held: Bytes::new(),
             output: Output::default(),
             session: None,
@@ -99,6 +101,7 @@ impl Connection {
             timer: None,
             window: usize::from(u16::MAX),
             packet_bytes_max: usize::MAX,
+            explains: limits.reason_strings,
             acks: VecDeque::new(),
             pending: 0,
             pending_bytes: 0,
@@ -115,12 +118,36 @@ impl Connection {
         self.version == Version::V5
     }
 
-    /// Appends a small packet. What does not fit the Client's Maximum Packet Size is left out by
-    /// the caller; these always fit.
-    pub(crate) fn send(&mut self, packet: &Packet) {
+    fn fits(&self, packet: &Packet) -> bool {
+        self.packet_bytes_max == usize::MAX
+            || packet.encoded_len(self.version) <= self.packet_bytes_max
+    }
+
+    /// Appends a packet that is no PUBLISH; `false` when it is longer than the Client takes
+    /// [MQTT-3.1.2-24].
+    pub(crate) fn send(&mut self, packet: &Packet) -> bool {
+        if !self.fits(packet) {
+            return false;
+        }
         // Our own small packets are never too large to encode, and exist in this version.
         let encoded = packet.encode(self.version, self.output.tail());
         debug_assert!(encoded.is_ok(), "{packet:?}");
+        true
+    }
+
+    /// As `send`, with a Reason String where the Client wants one [MQTT-3.1.2-29] and it fits.
+    pub(crate) fn send_explained(
+        &mut self,
+        why: Text,
+        packet: impl Fn(Option<Text>) -> Packet,
+    ) -> bool {
+        if self.explains && !why.is_empty() {
+            let explained = packet(Some(why));
+            if self.fits(&explained) {
+                return self.send(&explained);
+            }
+        }
+        self.send(&packet(None))
     }
 
     /// Answers a PUBLISH, behind those that came before it.
@@ -152,14 +179,37 @@ impl Connection {
     }
 
     fn send_ack(&mut self, qos: QoS, id: PacketId, reason: PubAckReason) {
-        let packet = if qos == QoS::ExactlyOnce {
-            // The same codes with the same meaning (MQTT 5.0, tables 3-4 and 3-5).
-            let reason =
-                PubRecReason::try_from(reason.code()).unwrap_or(PubRecReason::UnspecifiedError);
-            Packet::PubRec(PubRec::new(id, reason))
-        } else {
-            Packet::PubAck(PubAck::new(id, reason))
+        let packet = |why: Option<Text>| {
+            let properties = why.map(explanation);
+            if qos == QoS::ExactlyOnce {
+                // The same codes with the same meaning (MQTT 5.0, tables 3-4 and 3-5).
+                let reason =
+                    PubRecReason::try_from(reason.code()).unwrap_or(PubRecReason::UnspecifiedError);
+                let packet = PubRec::new(id, reason);
+                Packet::PubRec(PubRec {
+                    properties,
+                    ..packet
+                })
+            } else {
+                let packet = PubAck::new(id, reason);
+                Packet::PubAck(PubAck {
+                    properties,
+                    ..packet
+                })
+            }
         };
-        self.send(&packet);
+        if reason.is_error() {
+            self.send_explained(Text::from_static(reasons::publish(reason)), packet);
+        } else {
+            self.send(&packet(None));
+        }
     }
+}
+
+/// The properties of an acknowledgement that has nothing but a Reason String.
+pub(crate) fn explanation(why: Text) -> Box<AckProperties> {
+    Box::new(AckProperties {
+        reason_string: Some(why),
+        ..AckProperties::default()
+    })
 }

@@ -27,6 +27,7 @@ mod payloads;
 mod pending;
 mod policy;
 mod pressure;
+mod reasons;
 mod restore;
 mod retained;
 mod retire;

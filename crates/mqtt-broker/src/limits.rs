@@ -11,6 +11,8 @@ use std::num::NonZeroU16;
 pub struct Limits {
     /// Longest packet taken from a Client, in bytes. Default 16 MiB.
     pub packet_bytes_max: u32,
+    /// Refusals say why in a Reason String, to Clients that want one. Default true.
+    pub reason_strings: bool,
     /// Longest packet taken before CONNECT is accepted, in bytes. Default 64 KiB.
     pub connect_bytes_max: u32,
     /// How long a Network Connection may take until its CONNECT is whole. Default 5,000.
@@ -70,6 +72,7 @@ impl Default for Limits {
         let thousand = NonZeroU16::MIN.saturating_add(999);
         Self {
             packet_bytes_max: 16 << 20,
+            reason_strings: true,
             connect_bytes_max: 64 << 10,
             connect_ms_max: 5_000,
             keep_alive_seconds_max: 0,

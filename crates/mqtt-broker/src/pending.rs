@@ -15,6 +15,7 @@ use headwater_mqtt_codec::{
 
 use crate::commit::{Commit, Control, Targets};
 use crate::connection::{AckSlot, Stage};
+use crate::reasons::Rejection;
 use crate::rows::{self, OutboundRow};
 use crate::session::connect::Dress;
 use crate::session::end::End;
@@ -22,6 +23,11 @@ use crate::session::subscribe::Granted;
 use crate::{
     Change, CommitId, ConnectionId, Effect, Lane, Message, Now, Receipt, Refusal, Shard, Ticket,
 };
+
+const UNAVAILABLE: Rejection = Rejection::new(
+    ConnAckReason::ServerUnavailable,
+    "the log takes no session now; try again later",
+);
 
 /// What follows a commit.
 #[derive(Debug)]
@@ -295,7 +301,7 @@ impl Shard {
                 if outcome.is_err()
                     && let Some(at) = at
                 {
-                    self.refuse_connect(now, at, ConnAckReason::ServerUnavailable);
+                    self.refuse_connect(now, at, UNAVAILABLE);
                 }
             }
             Then::Acknowledge { qos, id, reason } => {
@@ -313,7 +319,7 @@ impl Shard {
                     (Some(at), Ok(())) => self.complete(at, id, true),
                     // PUBCOMP has no code for this: the Client tries again on its next connection.
                     (Some(at), Err(_)) => {
-                        let reason = Some(DisconnectReason::QuotaExceeded);
+                        let reason = Some(DisconnectReason::QuotaExceeded.into());
                         self.close(now, at, reason, End::Abnormal);
                     }
                     (None, _) => {}

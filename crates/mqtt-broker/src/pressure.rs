@@ -10,6 +10,7 @@
 use headwater_mqtt_codec::DisconnectReason;
 
 use crate::connection::{Connection, Stage};
+use crate::reasons::Violation;
 use crate::session::end::End;
 use crate::timers::Due;
 use crate::{Effect, Limits, Now, Shard};
@@ -185,9 +186,12 @@ impl Shard {
                 let blocked = connection.blocked_since;
                 let reason = if blocked.is_some_and(|since| since + unread_ms_max <= now.mono_ms) {
                     self.counts.unread += 1;
-                    DisconnectReason::QuotaExceeded
+                    Violation::new(
+                        DisconnectReason::QuotaExceeded,
+                        "nothing of what waits for this client was read for too long",
+                    )
                 } else {
-                    DisconnectReason::KeepAliveTimeout // [MQTT-3.1.2-22]
+                    DisconnectReason::KeepAliveTimeout.into() // [MQTT-3.1.2-22]
                 };
                 self.close(now, at, Some(reason), End::Abnormal);
             }

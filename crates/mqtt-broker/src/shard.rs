@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_mqtt_codec::{ConnAckReason, DecodeError, DisconnectReason, Packet, Version};
+use headwater_mqtt_codec::{ConnAckReason, DecodeError, DisconnectReason, Packet, Text, Version};
 use slab::Slab;
 
 use crate::connection::{Connection, Stage};
@@ -278,7 +278,7 @@ impl Shard {
             }
             Input::Disconnect { connection, reason } => {
                 if let Some(at) = self.by_id.get(&connection).copied() {
-                    self.close(now, at, Some(reason), End::Abnormal);
+                    self.close(now, at, Some(reason.into()), End::Abnormal);
                 }
             }
             Input::Committed { id, outcome } => self.committed(now, id, outcome),
@@ -308,7 +308,7 @@ impl Shard {
 
     fn opened(&mut self, now: Now, id: ConnectionId, peer: Peer, handshake_ms: u64) {
         let limits = &self.shared.limits;
-        let mut connection = Connection::new(id, peer, limits.connect_bytes_max);
+        let mut connection = Connection::new(id, peer, limits);
         let left_ms = limits.connect_ms_max.saturating_sub(handshake_ms);
         let due = Some(now.mono_ms + left_ms);
         let entry = self.connections.vacant_entry();
@@ -444,10 +444,10 @@ impl Shard {
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
-            | Packet::PingResp => Err(DisconnectReason::ProtocolError),
+            | Packet::PingResp => Err(DisconnectReason::ProtocolError.into()),
         };
-        if let Err(reason) = outcome {
-            self.close(now, at, Some(reason), End::Abnormal);
+        if let Err(why) = outcome {
+            self.close(now, at, Some(why), End::Abnormal);
             return false;
         }
         true
@@ -458,18 +458,26 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
+        let why = Text::try_from(error.to_string()).unwrap_or_default();
         if connection.stage != Stage::Fresh {
-            return self.close(now, at, Some(error.disconnect_reason()), End::Abnormal);
+            let why = Some((error.disconnect_reason(), why));
+            return self.close_saying(now, at, why, End::Abnormal);
         }
         match (connection.decoder.version(), error) {
             (Some(Version::V5), _) => {
                 connection.version = Version::V5;
-                self.refuse_connect(now, at, error.connack_reason());
+                self.refuse_connect_saying(now, at, error.connack_reason(), why);
             }
-            (_, DecodeError::ProtocolLevel { .. }) => {
-                // Return code 1, in the form that every version before 5.0 reads.
-                connection.version = Version::V311;
-                self.refuse_connect(now, at, ConnAckReason::UnsupportedProtocolVersion);
+            (_, DecodeError::ProtocolLevel { level }) => {
+                // Return code 1, in the form that every version before 5.0 reads; 0x84 to those
+                // behind it (MQTT 5.0, 3.1.2.2).
+                connection.version = if *level > 5 {
+                    Version::V5
+                } else {
+                    Version::V311
+                };
+                let reason = ConnAckReason::UnsupportedProtocolVersion;
+                self.refuse_connect_saying(now, at, reason, why);
             }
             _ => self.close(now, at, None, End::Abnormal),
         }
@@ -559,7 +567,7 @@ impl Shard {
             self.close(
                 now,
                 at,
-                Some(DisconnectReason::ServerShuttingDown),
+                Some(DisconnectReason::ServerShuttingDown.into()),
                 End::Abnormal,
             );
         }

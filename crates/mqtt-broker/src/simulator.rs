@@ -13,6 +13,7 @@ mod full_disk;
 mod judge;
 mod keeper;
 mod pressure;
+mod reasons;
 mod refused;
 mod rest;
 mod restart;
@@ -240,7 +241,16 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Refusals without Reason Strings, so that their bytes are few.
     pub(crate) fn new(shards: usize, limits: Limits) -> Self {
+        let limits = Limits {
+            reason_strings: false,
+            ..limits
+        };
+        Self::explaining(shards, limits)
+    }
+
+    pub(crate) fn explaining(shards: usize, limits: Limits) -> Self {
         let mut world = Self {
             now: Now {
                 mono_ms: 1_000,

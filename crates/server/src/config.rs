@@ -166,6 +166,8 @@ pub(crate) struct Mqtt {
     pub(crate) retained_messages_max: u32,
     /// Bytes of all Retained Messages, as above. Default 1 GiB.
     pub(crate) retained_bytes_max: ByteSize,
+    /// Refusals say why in a Reason String, to MQTT 5.0 Clients that want one. Default true.
+    pub(crate) reason_strings: bool,
     /// Time a stranger has for its CONNECT. Default 5 s.
     pub(crate) connect_timeout: DurationMs,
     /// Connections in all; beyond it a new one is closed at once. Default 1,000,000.
@@ -190,6 +192,7 @@ impl Default for Mqtt {
             send_timeout: DurationMs(15_000),
             retained_messages_max: 1_000_000,
             retained_bytes_max: ByteSize(1 << 30),
+            reason_strings: true,
             connect_timeout: DurationMs(5_000),
             connections_max: 1_000_000,
             handshakes_max: 10_000,

@@ -449,6 +449,7 @@ fn limits(config: &Config, unit_bytes_max: u64) -> Limits {
         send_ms_max: mqtt.send_timeout.0,
         connect_ms_max: mqtt.connect_timeout.0,
         keep_alive_seconds_max: mqtt.keep_alive_seconds_max,
+        reason_strings: mqtt.reason_strings,
         receive_maximum: mqtt
             .receive_maximum
             .try_into()

@@ -15,6 +15,7 @@ use crate::commit::{Claim, Control};
 use crate::connection::Stage;
 use crate::directory::Seat;
 use crate::pending::{Draft, Then};
+use crate::reasons::Rejection;
 use crate::rows::{self, Floor, SessionRow, WillRow};
 use crate::session::Session;
 use crate::session::end::End;
@@ -23,6 +24,27 @@ use crate::{Change, CommitId, Now, Publisher, Refusal, Shard, Verdict};
 
 /// Session numbers that one row reserves.
 const NUMBERS_STEP: u64 = 1 << 12;
+
+const EMPTY_CLIENT_ID: Rejection = Rejection::new(
+    ConnAckReason::ClientIdentifierNotValid,
+    "an empty client identifier needs a clean session",
+);
+const BAD_CREDENTIALS: Rejection = Rejection::new(
+    ConnAckReason::BadUserNameOrPassword,
+    "user name or password is wrong",
+);
+const NOT_ALLOWED: Rejection = Rejection::new(
+    ConnAckReason::NotAuthorized,
+    "this client may not connect here",
+);
+const TOO_MANY_SESSIONS: Rejection = Rejection::new(
+    ConnAckReason::QuotaExceeded,
+    "there are as many lasting sessions as the server keeps; try a session expiry of 0",
+);
+const NO_ROOM: Rejection = Rejection::new(
+    ConnAckReason::QuotaExceeded,
+    "the log has no room for this session now; try again later",
+);
 
 /// What a Session becomes once the commit of its CONNECT is there.
 #[derive(Debug)]
@@ -46,14 +68,21 @@ impl Shard {
         &mut self,
         at: usize,
         mut connect: Box<Connect>,
-    ) -> Result<(), ConnAckReason> {
+    ) -> Result<(), Rejection> {
         let Some(connection) = self.connections.get_mut(at) else {
             return Ok(());
         };
         connection.version = connect.version;
+        if let Some(bytes_max) = connect.properties.maximum_packet_size {
+            connection.packet_bytes_max = bytes_max.get() as usize;
+        }
+        connection.explains &= connect.properties.request_problem_information;
         let mut assigned = false;
         if connect.properties.authentication.is_some() {
-            return Err(ConnAckReason::BadAuthenticationMethod);
+            return Err(Rejection::new(
+                ConnAckReason::BadAuthenticationMethod,
+                "this authentication method is not known here",
+            ));
         }
         if connect.client_id.is_empty() {
             // [MQTT-3.1.3-6]; 3.1.1: only with Clean Session [MQTT-3.1.3-8]; 3.1: never.
@@ -63,10 +92,7 @@ impl Shard {
                 Version::V5 => true,
             };
             let id = Text::try_from(self.shared.assign_client_id());
-            connect.client_id = id
-                .ok()
-                .filter(|_| may)
-                .ok_or(ConnAckReason::ClientIdentifierNotValid)?;
+            connect.client_id = id.ok().filter(|_| may).ok_or(EMPTY_CLIENT_ID)?;
             assigned = true;
         }
         connection.assigned = assigned;
@@ -77,8 +103,8 @@ impl Shard {
                 .policy
                 .connect(&connection.peer, &connect.client_id, user, password);
         let principal = verdict.map_err(|verdict| match verdict {
-            Verdict::BadCredentials => ConnAckReason::BadUserNameOrPassword,
-            Verdict::Allow | Verdict::Deny => ConnAckReason::NotAuthorized,
+            Verdict::BadCredentials => BAD_CREDENTIALS,
+            Verdict::Allow | Verdict::Deny => NOT_ALLOWED,
         })?;
         let publisher = Arc::new(Publisher {
             client: (*connect.client_id).into(),
@@ -115,17 +141,32 @@ impl Shard {
     }
 
     /// CONNACK with an error, then the end [MQTT-3.2.2-7].
-    pub(crate) fn refuse_connect(&mut self, now: Now, at: usize, reason: ConnAckReason) {
+    pub(crate) fn refuse_connect(&mut self, now: Now, at: usize, why: Rejection) {
+        self.refuse_connect_saying(now, at, why.reason, Text::from_static(why.why));
+    }
+
+    /// As `refuse_connect`, with a sentence that is not constant.
+    pub(crate) fn refuse_connect_saying(
+        &mut self,
+        now: Now,
+        at: usize,
+        reason: ConnAckReason,
+        why: Text,
+    ) {
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
-        let properties = ConnAckProperties::default();
-        let packet = ConnAck {
-            session_present: false,
-            reason,
-            properties,
-        };
-        connection.send(&Packet::ConnAck(Box::new(packet)));
+        connection.send_explained(why, |reason_string| {
+            let properties = ConnAckProperties {
+                reason_string,
+                ..ConnAckProperties::default()
+            };
+            Packet::ConnAck(Box::new(ConnAck {
+                session_present: false, // [MQTT-3.2.2-6]
+                reason,
+                properties,
+            }))
+        });
         self.close(now, at, None, End::Abnormal);
     }
 
@@ -147,7 +188,7 @@ impl Shard {
         if is_one_more && self.shared.persistent_sessions() >= self.shared.limits.sessions_max {
             let directory = &self.shared.directory;
             directory.release(&publisher.client, self.index, claim);
-            return self.refuse_connect(now, at, ConnAckReason::QuotaExceeded);
+            return self.refuse_connect(now, at, TOO_MANY_SESSIONS);
         }
         let present = old.is_some() && !is_clean;
         let slot = old.filter(|_| present).unwrap_or_else(|| {
@@ -225,9 +266,6 @@ impl Shard {
                 .min(shared.limits.inflight_max)
                 .get(),
         );
-        if let Some(bytes_max) = connect.properties.maximum_packet_size {
-            connection.packet_bytes_max = bytes_max.get() as usize;
-        }
         let granted = match shared.limits.keep_alive_seconds_max {
             0 => connect.keep_alive,
             most if connect.keep_alive == 0 || connect.keep_alive > most => {
@@ -364,7 +402,7 @@ impl Shard {
     fn unconnected(&mut self, now: Now, at: Option<usize>, slot: usize, dress: &Dress) {
         if let Some(at) = at {
             self.let_go(at, slot);
-            self.refuse_connect(now, at, ConnAckReason::QuotaExceeded);
+            self.refuse_connect(now, at, NO_ROOM);
         }
         if let Some((old, number)) = dress.replaced {
             self.unsubscribe_all(slot);
@@ -422,8 +460,12 @@ impl Shard {
             reason,
             properties,
         };
-        connection.send(&Packet::ConnAck(Box::new(packet)));
+        let sent = connection.send(&Packet::ConnAck(Box::new(packet)));
         self.counts.connections += 1;
+        if !sent {
+            // The Client takes no packet as long as this one; nothing may come before it.
+            return self.close(now, at, None, End::Abnormal);
+        }
         self.touch(at);
         self.rearm_connection(now, at);
         self.resume_out(now, slot);

@@ -4,10 +4,11 @@
 //!   removal of one that does not outlive it.
 //! Holds: where the log knows a Session, its end is a commit; what DISCONNECT promises follows it.
 
-use headwater_mqtt_codec::{Disconnect, DisconnectReason, Packet};
+use headwater_mqtt_codec::{Disconnect, DisconnectReason, Packet, Text};
 
-use crate::connection::Stage;
+use crate::connection::{Connection, Stage};
 use crate::pending::{Draft, Taken, Then};
+use crate::reasons::Violation;
 use crate::rows;
 use crate::session::Session;
 use crate::session::will::RETRY_MS;
@@ -28,7 +29,7 @@ impl Shard {
         now: Now,
         at: usize,
         disconnect: &Disconnect,
-    ) -> Result<(), DisconnectReason> {
+    ) -> Result<(), Violation> {
         let Some(connection) = self.connections.get_mut(at) else {
             return Ok(());
         };
@@ -41,7 +42,10 @@ impl Shard {
         let mut ends = false;
         match disconnect.session_expiry_interval {
             Some(wish) if session.expiry_seconds == 0 && wish > 0 => {
-                return Err(DisconnectReason::ProtocolError); // 3.14.2.2.2
+                // 3.14.2.2.2
+                return Err(Violation::protocol(
+                    "the session expiry interval was 0 in CONNECT and cannot be raised",
+                ));
             }
             // It stays what it was until the log has let it go.
             Some(0) => ends = true,
@@ -76,27 +80,37 @@ impl Shard {
             && let Some(connection) = self.connections.get_mut(at)
             && connection.is_v5()
         {
-            connection.send(&Packet::Disconnect(Box::new(Disconnect::new(reason))));
+            say_disconnect(
+                connection,
+                reason,
+                Text::from_static(Violation::from(reason).why),
+            );
         }
         self.close(now, at, None, End::Abnormal);
     }
 
     /// A connection ends from our side: DISCONNECT where it can be said, then `Effect::Close`.
-    pub(crate) fn close(
+    pub(crate) fn close(&mut self, now: Now, at: usize, why: Option<Violation>, end: End) {
+        let why = why.map(|one| (one.reason, Text::from_static(one.why)));
+        self.close_saying(now, at, why, end);
+    }
+
+    /// As `close`, with a sentence that is not constant.
+    pub(crate) fn close_saying(
         &mut self,
         now: Now,
         at: usize,
-        reason: Option<DisconnectReason>,
+        why: Option<(DisconnectReason, Text)>,
         end: End,
     ) {
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
-        if let Some(reason) = reason
+        if let Some((reason, why)) = why
             && connection.is_v5()
             && connection.stage == Stage::Live
         {
-            connection.send(&Packet::Disconnect(Box::new(Disconnect::new(reason))));
+            say_disconnect(connection, reason, why);
         }
         let id = connection.id;
         let output = std::mem::take(&mut connection.output);
@@ -257,6 +271,15 @@ impl Shard {
             self.shared.count_persistent(false);
         }
     }
+}
+
+fn say_disconnect(connection: &mut Connection, reason: DisconnectReason, why: Text) {
+    connection.send_explained(why, |reason_string| {
+        Packet::Disconnect(Box::new(Disconnect {
+            reason_string,
+            ..Disconnect::new(reason)
+        }))
+    });
 }
 
 impl Session {

@@ -16,8 +16,22 @@ use crate::connection::{Connection, Stage};
 use crate::input::Forwarded;
 use crate::matching::Matched;
 use crate::pending::{Draft, Then};
+use crate::reasons::Violation;
 use crate::rows;
 use crate::{Message, Now, Shard, Verdict};
+
+/// [MQTT-3.3.4-7]
+const WINDOW_EXCEEDED: Violation = Violation::new(
+    DisconnectReason::ReceiveMaximumExceeded,
+    "more unacknowledged messages than the receive maximum of CONNACK",
+);
+/// [MQTT-3.2.2-17]
+const ALIAS_TOO_HIGH: Violation = Violation::new(
+    DisconnectReason::TopicAliasInvalid,
+    "the topic alias is above the topic alias maximum of CONNACK",
+);
+const UNKNOWN_ALIAS: Violation =
+    Violation::protocol("this topic alias was not set on this connection");
 
 /// A message with who wants it.
 #[derive(Debug)]
@@ -51,7 +65,7 @@ impl Shard {
         now: Now,
         at: usize,
         mut publish: Publish,
-    ) -> Result<(), DisconnectReason> {
+    ) -> Result<(), Violation> {
         self.resolve_alias(at, &mut publish)?;
         let qos = publish.qos();
         match qos {
@@ -91,7 +105,7 @@ impl Shard {
                 (false, _) => 0,
             };
             if taken >= receive_maximum {
-                return Err(DisconnectReason::ReceiveMaximumExceeded); // [MQTT-3.3.4-9]
+                return Err(WINDOW_EXCEEDED);
             }
         }
         if let Err(reason) = self.may_publish(slot, &publish.topic) {
@@ -110,13 +124,13 @@ impl Shard {
         Ok(())
     }
 
-    fn resolve_alias(&mut self, at: usize, publish: &mut Publish) -> Result<(), DisconnectReason> {
+    fn resolve_alias(&mut self, at: usize, publish: &mut Publish) -> Result<(), Violation> {
         let Some(alias) = publish.topic_alias else {
             return Ok(());
         };
         let alias = alias.get();
         if alias > self.shared.limits.topic_alias_max {
-            return Err(DisconnectReason::TopicAliasInvalid); // [MQTT-3.2.2-17]
+            return Err(ALIAS_TOO_HIGH);
         }
         let Some(connection) = self.connections.get_mut(at) else {
             return Ok(());
@@ -126,7 +140,7 @@ impl Shard {
                 .aliases
                 .as_ref()
                 .and_then(|aliases| aliases.get(&alias));
-            publish.topic = known.cloned().ok_or(DisconnectReason::ProtocolError)?;
+            publish.topic = known.cloned().ok_or(UNKNOWN_ALIAS)?;
         } else {
             connection
                 .aliases

@@ -7,16 +7,18 @@ use std::collections::BTreeSet;
 
 use headwater_mqtt_codec::{
     DisconnectReason, Packet, PacketId, RetainHandling, SubAck, SubAckReason, Subscribe,
-    Subscription, SubscriptionId, SubscriptionOptions, UnsubAck, UnsubAckReason, Unsubscribe,
+    Subscription, SubscriptionId, SubscriptionOptions, Text, UnsubAck, UnsubAckReason, Unsubscribe,
     Version,
 };
 
+use crate::connection::explanation;
 use crate::pending::{Draft, Then};
+use crate::reasons::Violation;
 use crate::rows;
 use crate::session::end::End;
 use crate::session::{Session, Subscribed};
 use crate::tree::Subscriber;
-use crate::{Now, Refusal, Shard, Verdict};
+use crate::{Now, Refusal, Shard, Verdict, reasons};
 
 /// Most Sessions have no more subscriptions, and so no memory for more.
 const FEW: usize = 8;
@@ -86,7 +88,7 @@ impl Shard {
         &mut self,
         at: usize,
         subscribe: &Subscribe,
-    ) -> Result<(), DisconnectReason> {
+    ) -> Result<(), Violation> {
         let Some(connection) = self.connections.get(at) else {
             return Ok(());
         };
@@ -174,7 +176,7 @@ impl Shard {
         slot: usize,
         granted: Granted,
         outcome: Result<(), Refusal>,
-    ) -> Result<(), DisconnectReason> {
+    ) -> Result<(), Violation> {
         let Granted {
             packet_id,
             id,
@@ -210,14 +212,17 @@ impl Shard {
         let Some(at) = at else { return Ok(()) };
         if let Some(connection) = self.connections.get_mut(at) {
             if outcome.is_err() && connection.version == Version::V31 {
-                return Err(DisconnectReason::QuotaExceeded); // It has no code for a failure.
+                return Err(DisconnectReason::QuotaExceeded.into()); // It has no code for a failure.
             }
-            let packet = SubAck {
-                packet_id,
-                properties: None,
-                reasons,
-            };
-            connection.send(&Packet::SubAck(Box::new(packet)));
+            let refused = reasons.iter().find(|reason| reason.is_error());
+            let why = refused.map_or("", |reason| reasons::subscribe(*reason));
+            connection.send_explained(Text::from_static(why), |why| {
+                Packet::SubAck(Box::new(SubAck {
+                    packet_id,
+                    properties: why.map(explanation),
+                    reasons: reasons.clone(),
+                }))
+            });
             self.touch(at);
         }
         for (filter, stood_at) in retained {
@@ -296,12 +301,18 @@ impl Shard {
             // Its UNSUBACK can only say that it is done.
             return self.close(now, at, None, End::Abnormal);
         }
-        let packet = UnsubAck {
-            packet_id: asked.packet_id,
-            properties: None,
-            reasons,
+        let why = if outcome.is_err() {
+            reasons::UNSUBSCRIBE
+        } else {
+            ""
         };
-        connection.send(&Packet::UnsubAck(Box::new(packet)));
+        connection.send_explained(Text::from_static(why), |why| {
+            Packet::UnsubAck(Box::new(UnsubAck {
+                packet_id: asked.packet_id,
+                properties: why.map(explanation),
+                reasons: reasons.clone(),
+            }))
+        });
         self.touch(at);
     }
 }

@@ -11,9 +11,15 @@ use crate::commit::Delivery;
 use crate::directory::Seat;
 use crate::input::Between;
 use crate::matching::Target;
+use crate::reasons::Rejection;
 use crate::session::Session;
 use crate::session::end::End;
 use crate::{CommitId, ConnectionId, Effect, Moved, Now, Shard, ShardMessage};
+
+const NOT_YOURS: Rejection = Rejection::new(
+    ConnAckReason::NotAuthorized,
+    "this client identifier belongs to another user",
+);
 
 /// A Session that was claimed and is not here yet.
 #[derive(Debug)]
@@ -48,7 +54,7 @@ impl Shard {
             }
             Between::ClaimRefused { connection } => {
                 if let Some(at) = self.by_id.get(&connection).copied() {
-                    self.refuse_connect(now, at, ConnAckReason::NotAuthorized);
+                    self.refuse_connect(now, at, NOT_YOURS);
                 }
             }
             Between::Surrender {
@@ -117,7 +123,7 @@ impl Shard {
                 self.close(
                     now,
                     at,
-                    Some(DisconnectReason::SessionTakenOver),
+                    Some(DisconnectReason::SessionTakenOver.into()),
                     End::Abnormal,
                 );
             }
@@ -135,7 +141,7 @@ impl Shard {
                 self.close(
                     now,
                     at,
-                    Some(DisconnectReason::SessionTakenOver),
+                    Some(DisconnectReason::SessionTakenOver.into()),
                     End::Abnormal,
                 );
             }
