@@ -45,6 +45,15 @@ pub trait Host: Send + Sync + 'static {
     /// Deletes a topic with its records, after what sessions are still owed of them was copied.
     fn delete_topic(&self, name: &str, done: Done);
 
+    /// Takes a place for one more connection, in what the program may hold of all kinds together.
+    /// False: there is none, now.
+    fn take_place(&self) -> bool {
+        true
+    }
+
+    /// Gives back a place that was taken.
+    fn give_place_back(&self) {}
+
     /// Whether a principal may do that. Asked at every door; allows all until an authenticator
     /// is configured.
     fn allows(&self, _principal: &Principal, _action: Action<'_>) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use headwater_commitlog::{Log, PartitionId};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -108,9 +108,17 @@ impl KafkaServer {
         peer: std::net::SocketAddr,
         shutdown: &watch::Receiver<bool>,
     ) {
-        let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
+        let permit = Arc::clone(&self.connections).try_acquire_owned();
+        let place = permit.ok().and_then(|permit| {
+            let host = Arc::clone(&self.shared.host);
+            host.take_place().then_some(Place {
+                host,
+                _permit: permit,
+            })
+        });
+        let Some(place) = place else {
             let connections_max = self.shared.options.connections_max;
-            warn!(%peer, connections_max, "too many Kafka connections, the newest is closed");
+            warn!(%peer, connections_max, "too many connections, the newest of Kafka's is closed");
             return;
         };
         let served = connection::serve(Arc::clone(&self.shared), stream, peer, shutdown.clone());
@@ -153,6 +161,18 @@ impl KafkaServer {
     /// All groups with members, offsets and lags, ordered by name.
     pub fn groups(&self) -> Vec<GroupView> {
         self.shared.groups.views()
+    }
+}
+
+/// A connection's place among ours and among the host's.
+struct Place {
+    host: Arc<dyn Host>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.host.give_place_back();
     }
 }
 

@@ -276,8 +276,8 @@ pub(crate) struct Log {
     /// What sinks and delivers that are behind may hold beyond retention before publishes are
     /// refused. Default 10 GiB.
     pub(crate) backlog_bytes_max: ByteSize,
-    /// Files of partitions open at once, 16 to 100,000. Default: an eighth of what the process may
-    /// open, 64 at least, 4,096 at most.
+    /// Files of partitions open at once, 16 to 100,000. Default: a thirty-second of what the process
+    /// may open, 64 at least, 4,096 at most.
     pub(crate) open_files_max: Option<u32>,
 }
 

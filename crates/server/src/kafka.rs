@@ -15,18 +15,17 @@ use headwater_kafka_server::{Done, Host, Options};
 use crate::config::{ByteSize, Config};
 use crate::data_dir;
 use crate::mqtt::retire::Retirements;
-use crate::serve::descriptors::Shares;
+use crate::serve::descriptors::Places;
 use crate::serve::log_options;
 
 pub(crate) fn options(config: &Config, dir: &Path) -> anyhow::Result<Options> {
     let cluster_id = data_dir::cluster_id(&RealFs, dir)?;
-    let shares = Shares::now(config.log.open_files_max);
     Ok(Options {
         cluster_id,
         frame_bytes_max: size(config.kafka.frame_bytes_max),
         requests_bytes_max: size(config.kafka.requests_bytes_max),
         responses_bytes_max: size(config.kafka.responses_bytes_max),
-        connections_max: config.kafka.connections_max.min(shares.kafka),
+        connections_max: config.kafka.connections_max,
         auto_create: config.log.auto_create,
         partitions: config.log.partitions,
         topic_defaults: topic_defaults(config)?,
@@ -40,7 +39,7 @@ fn size(size: ByteSize) -> usize {
 
 /// `[log]`'s settings by Kafka's names: what DescribeConfigs tells of a topic that says nothing.
 fn topic_defaults(config: &Config) -> anyhow::Result<TopicConfig> {
-    let options = log_options(config, Path::new(""));
+    let options = log_options(config, Path::new(""), 0);
     let defaults = TopicConfig::default()
         .with(TopicConfig::RETENTION_MS, &options.retention_ms.to_string())?
         .with(
@@ -58,15 +57,27 @@ fn topic_defaults(config: &Config) -> anyhow::Result<TopicConfig> {
     Ok(defaults)
 }
 
-/// What Kafka clients remove goes through the retirements, so that no session loses it.
-pub(crate) struct Retiring(pub(crate) Arc<Retirements>);
+/// What Kafka clients touch of the rest.
+pub(crate) struct House {
+    /// What they remove goes through here, so that no session loses it.
+    pub(crate) retirements: Arc<Retirements>,
+    pub(crate) places: Places,
+}
 
-impl Host for Retiring {
+impl Host for House {
     fn trim(&self, partition: PartitionId, before: u64, done: Done) {
-        self.0.trim(partition, before, done);
+        self.retirements.trim(partition, before, done);
     }
 
     fn delete_topic(&self, name: &str, done: Done) {
-        self.0.delete_topic(name, done);
+        self.retirements.delete_topic(name, done);
+    }
+
+    fn take_place(&self) -> bool {
+        self.places.take()
+    }
+
+    fn give_place_back(&self) {
+        self.places.give_back();
     }
 }

@@ -17,7 +17,7 @@ mod restore;
 pub(crate) mod retire;
 pub(crate) mod shard;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -31,6 +31,7 @@ pub(crate) use doors::{Entrance, accept};
 pub(crate) use injections::{Injected, Injections};
 
 use crate::flows::Current;
+use crate::serve::descriptors::Places;
 use commits::{Committer, TopicRules};
 use inbox::Inbox;
 use loader::Loader;
@@ -38,10 +39,9 @@ use retire::Retirements;
 use shard::{Common, Mail, ShardThread};
 
 /// What the threads count besides the broker's own numbers.
-#[derive(Default)]
 pub(crate) struct Counters {
-    /// Open sockets, CONNECT seen or not, a handshake over or not.
-    pub(crate) connections: AtomicUsize,
+    /// Of open sockets, CONNECT seen or not, a handshake over or not.
+    pub(crate) places: Places,
     pub(crate) panics: AtomicU64,
     /// Sockets closed at once because there were too many.
     pub(crate) refused: AtomicU64,
@@ -84,6 +84,8 @@ pub(crate) struct Setup {
     pub(crate) shards: usize,
     /// Handshakes in progress, in all.
     pub(crate) handshakes_max: usize,
+    /// For its connections.
+    pub(crate) places: Places,
     pub(crate) internal: Internal,
     pub(crate) rules: TopicRules,
 }
@@ -104,6 +106,7 @@ impl Mqtt {
             limits,
             shards,
             handshakes_max,
+            places,
             internal,
             rules,
         } = setup;
@@ -137,8 +140,11 @@ impl Mqtt {
         let (loader, _loading) =
             Loader::start(log.clone(), Arc::clone(&inboxes), Arc::clone(&timeline))?;
         let counters = Arc::new(Counters {
+            places,
+            panics: AtomicU64::new(0),
+            handshakes_failed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             broker: Mutex::new(vec![broker::Counts::default(); shards]),
-            ..Counters::default()
         });
         let retirements = Arc::new(Retirements::start(log, Arc::clone(&inboxes), internal)?);
         let common = Arc::new(Common {

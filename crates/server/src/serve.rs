@@ -48,7 +48,7 @@ use crate::listen::{Door, bind};
 use crate::mqtt::commits::TopicRules;
 use crate::mqtt::{Entrance, Internal, Mqtt, Setup, accept};
 use crate::start_block;
-use descriptors::Shares;
+use descriptors::{Places, Protocol, Shares};
 use housekeeping::Housekeeping;
 
 /// Topics that are there from the first start.
@@ -113,6 +113,8 @@ impl Wishes {
 /// Everything that runs, before the doors are open.
 struct House {
     config: Config,
+    /// For HTTP's connections.
+    places: Places,
     dir: std::path::PathBuf,
     doors: Vec<Door>,
     log: Log,
@@ -136,8 +138,9 @@ impl House {
     fn build(runtime: &Runtime, dir: &Path, loaded: Loaded) -> anyhow::Result<Self> {
         let Loaded { config, flows, .. } = loaded;
         let doors = bind_doors(&config)?;
+        let shares = Shares::now(&config);
         let key = data_dir::make_key(dir)?;
-        let log = Log::open(Arc::new(RealFs), log_options(&config, dir))
+        let log = Log::open(Arc::new(RealFs), log_options(&config, dir, shares.log))
             .with_context(|| format!("cannot open the log in {}", dir.display()))?;
         log.on_failure(Box::new(|reason| failure::end("THE LOG", reason)));
         for name in FIRST_TOPICS {
@@ -150,12 +153,14 @@ impl House {
         let store = Store::open(&dir.join("store"), store_options(&config))
             .context("cannot open the document store")?;
         let flows = Arc::new(Current::new(flows));
+        let places = shares.places(Protocol::Mqtt);
         let mqtt = Mqtt::start(Setup {
             log: log.clone(),
             flows: Arc::clone(&flows),
             limits: limits(&config, log.unit_bytes_max()),
             shards: shards(&config),
-            handshakes_max: config.mqtt.handshakes_max.min(connections_max(&config) / 2),
+            handshakes_max: config.mqtt.handshakes_max.min(places.most() / 2),
+            places,
             internal,
             rules: TopicRules {
                 auto_create: config.log.auto_create,
@@ -167,7 +172,10 @@ impl House {
         let kafka = KafkaServer::new(
             log.clone(),
             kafka::options(&config, dir)?,
-            Arc::new(kafka::Retiring(Arc::clone(&mqtt.common.retirements))),
+            Arc::new(kafka::House {
+                retirements: Arc::clone(&mqtt.common.retirements),
+                places: shares.places(Protocol::Kafka),
+            }),
         )?;
         let signals = Signals::default();
         let running = Arc::new(Running {
@@ -190,6 +198,7 @@ impl House {
             store,
         });
         let mut house = Self {
+            places: shares.places(Protocol::Http),
             config,
             dir: dir.to_owned(),
             doors,
@@ -315,7 +324,6 @@ impl House {
         listener: TcpListener,
         stopping: watch::Receiver<bool>,
     ) -> tokio::task::JoinHandle<()> {
-        let shares = Shares::now(self.config.log.open_files_max);
         match name {
             "kafka" => runtime.spawn(Arc::clone(&self.running.kafka).serve(listener, stopping)),
             "http" => {
@@ -324,19 +332,13 @@ impl House {
                 runtime.spawn(crate::http::door::serve(
                     listener,
                     router,
-                    shares.http,
+                    self.places.clone(),
                     stopping,
                 ))
             }
             _ => {
                 let common = Arc::clone(&self.mqtt.common);
-                runtime.spawn(accept(
-                    listener,
-                    Entrance::default(),
-                    common,
-                    connections_max(&self.config),
-                    stopping,
-                ))
+                runtime.spawn(accept(listener, Entrance::default(), common, stopping))
             }
         }
     }
@@ -398,7 +400,8 @@ fn bind_doors(config: &Config) -> anyhow::Result<Vec<Door>> {
     Ok(doors)
 }
 
-pub(crate) fn log_options(config: &Config, dir: &Path) -> Options {
+/// The log's options; it may have `open_files_max` files of partitions open.
+pub(crate) fn log_options(config: &Config, dir: &Path, open_files_max: usize) -> Options {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let mut options = Options::new(dir);
     options.durability = match config.durability {
@@ -411,7 +414,7 @@ pub(crate) fn log_options(config: &Config, dir: &Path) -> Options {
     options.retention_ms = signed(config.log.retention_ms.0);
     options.retention_bytes = config.log.retention_bytes.map_or(-1, |size| signed(size.0));
     options.backlog_bytes_max = config.log.backlog_bytes_max.0;
-    options.open_files_max = Shares::now(config.log.open_files_max).log;
+    options.open_files_max = open_files_max;
     // An MQTT packet of the largest size must fit, with its headers.
     let packet_max = u32::try_from(config.mqtt.packet_bytes_max.0).unwrap_or(u32::MAX);
     options.message_bytes_max = options
@@ -462,12 +465,6 @@ fn limits(config: &Config, unit_bytes_max: u64) -> Limits {
         queue_bytes_max: mqtt.queue_bytes_max.0,
         ..Limits::default()
     }
-}
-
-/// MQTT connections that may be open at once.
-fn connections_max(config: &Config) -> usize {
-    let shares = Shares::now(config.log.open_files_max);
-    config.mqtt.connections_max.min(shares.mqtt)
 }
 
 fn shards(config: &Config) -> usize {

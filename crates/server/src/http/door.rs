@@ -4,6 +4,7 @@
 //! Holds: who sends a head slowly, or nothing, does not keep a place; the end waits for calls at
 //! work, and not for long.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
+
+use crate::serve::descriptors::Places;
 
 /// Connections held at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 1_000;
@@ -28,14 +31,14 @@ const END_MAX: Duration = Duration::from_secs(3);
 /// have given a descriptor back after this time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` until `stopping` says so, on fewer connections at once where `connections_max` is less.
+/// Serves `router` until `stopping` says so, on as many connections as find places.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
-    connections_max: usize,
+    held: Places,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX.min(connections_max)));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     let told = stopping.clone();
     let accepting = async {
@@ -45,8 +48,12 @@ pub(crate) async fn serve(
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
-            match listener.accept().await {
-                Ok((stream, _)) => {
+            let accepted = match Place::take(&held, place) {
+                Some(place) => listener.accept().await.map(|(stream, _)| (stream, place)),
+                None => Err(io::Error::other("too many connections of all kinds")),
+            };
+            match accepted {
+                Ok((stream, place)) => {
                     is_failing = false;
                     connections.spawn(connection(stream, router.clone(), told.clone(), place));
                 }
@@ -74,6 +81,27 @@ pub(crate) async fn serve(
     }
 }
 
+/// A connection's place among ours and among all.
+struct Place {
+    held: Places,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn take(held: &Places, permit: OwnedSemaphorePermit) -> Option<Self> {
+        held.take().then(|| Self {
+            held: held.clone(),
+            _permit: permit,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.held.give_back();
+    }
+}
+
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // An error says that the sender is gone, which is the end as well.
     stopping.wait_for(|stopping| *stopping).await.ok();
@@ -83,7 +111,7 @@ async fn connection(
     stream: TcpStream,
     router: Router,
     mut stopping: watch::Receiver<bool>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -114,6 +142,12 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::config::Config;
+    use crate::serve::descriptors::{Protocol, Shares};
+
+    fn places() -> Places {
+        Shares::now(&Config::default()).places(Protocol::Http)
+    }
 
     /// Simulated time: the runtime moves its clock on when nothing else is left to do.
     #[tokio::test(start_paused = true)]
@@ -122,7 +156,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(async || "yes"));
         let (stop, stopping) = watch::channel(false);
-        let door = tokio::spawn(serve(listener, router, CONNECTIONS_MAX, stopping));
+        let door = tokio::spawn(serve(listener, router, places(), stopping));
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
         let mut quick = TcpStream::connect(address).await.unwrap();
@@ -146,7 +180,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(std::future::pending::<&str>));
         let (stop, stopping) = watch::channel(false);
-        let door = tokio::spawn(serve(listener, router, CONNECTIONS_MAX, stopping));
+        let door = tokio::spawn(serve(listener, router, places(), stopping));
         let mut waiting = TcpStream::connect(address).await.unwrap();
         waiting
             .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")

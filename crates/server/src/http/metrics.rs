@@ -31,7 +31,7 @@ pub(super) fn text(running: &Running) -> String {
     let mut out = Text(String::new());
     let totals = running.counters.totals();
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let sockets = running.counters.connections.load(Ordering::Relaxed) as u64;
+    let sockets = running.counters.places.held();
     let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     out.metric(
         "headwater_build_info",

@@ -42,12 +42,11 @@ impl Entrance {
     }
 }
 
-/// Accepts until `stopping` says so. Beyond `connections_max` a socket is closed at once.
+/// Accepts until `stopping` says so. A socket that finds no place is closed at once.
 pub(crate) async fn accept(
     listener: TcpListener,
     entrance: Entrance,
     common: Arc<Common>,
-    connections_max: usize,
     mut stopping: watch::Receiver<bool>,
 ) {
     let (next, entrance) = (AtomicUsize::new(0), Arc::new(entrance));
@@ -71,28 +70,28 @@ pub(crate) async fn accept(
             }
         };
         is_failing = false;
-        if common.counters.connections.load(Ordering::Relaxed) >= connections_max {
+        if !common.counters.places.take() {
             common.counters.refused.fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        let std = stream.set_nodelay(true).and_then(|()| stream.into_std());
-        if let Ok(socket) = std {
-            let accepted = Accepted {
-                carrier: Carrier::Socket(socket),
-                peer: Peer {
-                    address: Some(address),
-                },
-                entrance: Arc::clone(&entrance),
-            };
-            hand_over(&common, &next, accepted);
-        }
+        let Ok(socket) = stream.set_nodelay(true).and_then(|()| stream.into_std()) else {
+            common.counters.places.give_back();
+            continue;
+        };
+        let accepted = Accepted {
+            carrier: Carrier::Socket(socket),
+            peer: Peer {
+                address: Some(address),
+            },
+            entrance: Arc::clone(&entrance),
+        };
+        hand_over(&common, &next, accepted);
     }
 }
 
 fn hand_over(common: &Common, next: &AtomicUsize, accepted: Accepted) {
     let turn = next.fetch_add(1, Ordering::Relaxed) % common.inboxes.len().max(1);
     if let Some(inbox) = common.inboxes.get(turn) {
-        common.counters.connections.fetch_add(1, Ordering::Relaxed);
         inbox.put([Mail::Accepted(accepted)]);
     }
 }

@@ -486,8 +486,7 @@ impl ShardThread {
 
     /// One connection less.
     pub(crate) fn discount(&self) {
-        let connections = &self.common.counters.connections;
-        connections.fetch_sub(1, Ordering::Relaxed);
+        self.common.counters.places.give_back();
     }
 
     /// Sends what this turn gathered: one submission to the log, one batch to each other shard.
