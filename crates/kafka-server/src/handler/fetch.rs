@@ -90,6 +90,8 @@ impl Call<'_> {
         let mut is_over = wait.is_zero() || bytes_min == 0 || charge.is_overdrawn();
         // Bytes that the last look found, and the sizes of the partitions then.
         let mut last: Option<(usize, u64)> = None;
+        // However often it is woken until then.
+        let mut look_again = Instant::now() + self.shared.options.stall_timeout;
         loop {
             let plan = self.plan(&request);
             let sizes = plan.sizes;
@@ -113,11 +115,11 @@ impl Call<'_> {
                 // Trimming makes a partition smaller and this too careful: then time ends the wait.
                 last = last.or(Some((0, sizes)));
             }
-            let look_again = Instant::now() + self.shared.options.stall_timeout;
             tokio::select! {
                 () = watch.advanced() => {}
                 () = tokio::time::sleep_until(deadline.min(look_again)) => {
                     is_over = deadline <= look_again || charge.is_in_the_way();
+                    look_again = Instant::now() + self.shared.options.stall_timeout;
                 }
             }
         }

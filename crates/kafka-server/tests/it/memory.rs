@@ -363,3 +363,41 @@ async fn clients_that_do_not_read_hold_a_bounded_part_and_make_room_in_time() {
     assert!(most > MIB / 2, "the sleepers held only {most}");
     assert!(most <= MIB, "{most}");
 }
+
+#[tokio::test]
+async fn long_poll_on_a_topic_that_grows_is_in_the_way_too() {
+    let running = start(Options {
+        requests_bytes_max: 2 * MIB,
+        stall_timeout: Duration::from_millis(300),
+        ..options()
+    })
+    .await
+    .topic("u");
+    // 10,000 times "t", where nothing comes, and "u", for 1 MiB at least.
+    let mut body = fetch_times(10_000, HOUR_MS);
+    body[8..12].copy_from_slice(&(MIB as u32).to_be_bytes());
+    body[20] = 2;
+    body.extend([0, 1, b'u', 0, 0, 0, 1]);
+    body.extend([&[0; 12][..], &[0, 1, 0, 0]].concat());
+    let mut reader = running.known().await;
+    reader.send(1, 4, &body).await;
+    let mut writer = running.known().await;
+    let growing = tokio::spawn(async move {
+        let mut body = produce(-1, &batch());
+        body[14] = b'u';
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            pace.tick().await;
+            writer.ask(0, 3, &body).await;
+        }
+    });
+    let mut hoarders = Vec::new();
+    for _ in 0..20 {
+        let mut hoarder = running.known().await;
+        let sent = timeout(Duration::from_millis(10), hoarder.begin(MIB, MIB - KIB));
+        drop(sent.await);
+        hoarders.push(hoarder);
+    }
+    assert!(reader.receive().await.len() > 10_000 * 30);
+    growing.abort();
+}
