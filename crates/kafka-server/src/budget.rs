@@ -179,6 +179,17 @@ impl Charge {
         self.overdraft.is_some()
     }
 
+    /// A part of so many bytes, as far as they are held, as a charge of its own.
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
+        let part = units(bytes).min(self.held_units());
+        let part = usize::try_from(part).unwrap_or(0);
+        Self {
+            pool: self.pool.clone(),
+            held: self.held.as_mut().and_then(|held| held.split(part)),
+            overdraft: None,
+        }
+    }
+
     /// Gives back what goes beyond `bytes`, and the overdraft if the pool can do without.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         if let Some(overdraft) = self.overdraft.take() {

@@ -26,7 +26,9 @@ use tracing::debug;
 use crate::api::{ApiKey, Frame, Header, Request, encode_response};
 use crate::budget::{Budget, Charge, SMALL_FRAME_BYTES};
 use crate::error_code::ErrorCode;
-use crate::handler::{Answer, Call, Client, Sasl, Shared, api_versions, authenticate_token};
+use crate::handler::{
+    Answer, Call, Client, Produced, Sasl, Shared, api_versions, authenticate_token,
+};
 use crate::host::Principal;
 use crate::wire::{DecodeError, allowance};
 
@@ -68,7 +70,11 @@ pub(crate) enum ConnectionError {
     Stopped,
 }
 
-type Settling = Pin<Box<dyn Future<Output = Vec<Bytes>> + Send>>;
+/// A Produce request that waits for the disk, and what its answer is charged for.
+pub(crate) struct Settling {
+    pub(crate) frame: Pin<Box<dyn Future<Output = Vec<Bytes>> + Send>>,
+    pub(crate) charge: Charge,
+}
 
 struct Connection {
     shared: Arc<Shared>,
@@ -150,11 +156,11 @@ impl Connection {
                 self.input.whole_by = begun + self.shared.options.stall_timeout;
             }
             tokio::select! {
-                frame = next(&mut self.in_flight) => {
+                answer = next(&mut self.in_flight) => {
                     if !may_end {
                         self.input.whole_by += begun.elapsed();
                     }
-                    self.write(frame.into(), None).await?;
+                    self.write(answer, None).await?;
                     self.rest(&mut silence);
                 }
                 more = self.input.go_on(lacks), if may_take => {
@@ -220,18 +226,11 @@ impl Connection {
         match frame {
             Frame::Request(header, request) => match *request {
                 Request::Produce(request) => {
-                    // However short, its bytes wait for the disk.
-                    self.admit(&mut charge, length).await?;
+                    // However short, its bytes wait for the disk, and its answer for its turn.
+                    let bytes = length.max(charge.bytes()) + request.answer_bytes();
+                    self.admit(&mut charge, bytes).await?;
                     let produced = self.call(&header).produce(request, charge);
-                    self.in_flight.push_back(Box::pin(async move {
-                        let is_silent = produced.is_silent;
-                        let response = produced.settled().await;
-                        if is_silent {
-                            Vec::new()
-                        } else {
-                            encode_response(&header, &response)
-                        }
-                    }));
+                    self.in_flight.push_back(settling(header, produced));
                     Ok(())
                 }
                 request => {
@@ -255,12 +254,16 @@ impl Connection {
         }
     }
 
-    /// Waits until `charge` covers so many bytes, or the server stops.
+    /// Waits until `charge` covers so many bytes, or the server stops. Answers in flight are sent
+    /// meanwhile: what they hold may be what is waited for.
     async fn admit(&mut self, charge: &mut Charge, bytes: usize) -> Result<(), ConnectionError> {
-        tokio::select! {
-            biased;
-            () = charge.cover(bytes) => Ok(()),
-            () = stopped(&mut self.shutdown) => Err(ConnectionError::Stopped),
+        loop {
+            tokio::select! {
+                biased;
+                () = charge.cover(bytes) => return Ok(()),
+                answer = next(&mut self.in_flight) => self.write(answer, Some(charge)).await?,
+                () = stopped(&mut self.shutdown) => return Err(ConnectionError::Stopped),
+            }
         }
     }
 
@@ -322,14 +325,15 @@ impl Connection {
     /// Answers all that wait for the disk, before the request that is `waiting`.
     async fn drain(&mut self, waiting: Option<&Charge>) -> Result<(), ConnectionError> {
         while !self.in_flight.is_empty() {
-            let frame = next(&mut self.in_flight).await;
-            self.write(frame.into(), waiting).await?;
+            let answer = next(&mut self.in_flight).await;
+            self.write(answer, waiting).await?;
         }
         Ok(())
     }
 
     /// Sends all of an answer within the idle time. A client that takes none of it for long is
-    /// closed sooner when that answer, or a request `waiting` behind it, takes the room of others.
+    /// closed sooner when that answer, one behind it, or a request that is `waiting`, takes the room
+    /// of others.
     async fn write(
         &mut self,
         answer: Answer,
@@ -345,8 +349,9 @@ impl Connection {
                 Ok(Ok(false)) => return Ok(()),
                 Ok(Err(error)) => return Err(ConnectionError::Io(error)),
                 Err(_) => {
+                    let behind = self.in_flight.iter().map(|one| &one.charge);
                     let held = answer.charges.iter().chain([&self.input.charge]);
-                    held.chain(waiting).any(Charge::is_in_the_way)
+                    held.chain(behind).chain(waiting).any(Charge::is_in_the_way)
                 }
             };
             if is_in_the_way || begun.elapsed() >= options.idle_timeout {
@@ -358,15 +363,35 @@ impl Connection {
 
 /// The oldest answer in flight, once it is there; it leaves the queue only then, so that this may
 /// be cancelled.
-async fn next(in_flight: &mut VecDeque<Settling>) -> Vec<Bytes> {
-    match in_flight.front_mut() {
-        Some(answer) => {
-            let frame = answer.await;
-            in_flight.pop_front();
-            frame
-        }
-        None => pending().await,
+async fn next(in_flight: &mut VecDeque<Settling>) -> Answer {
+    let Some(settling) = in_flight.front_mut() else {
+        return pending().await;
+    };
+    let frame = settling.frame.as_mut().await;
+    let settled = in_flight.pop_front();
+    Answer {
+        frame,
+        charges: settled.map(|one| one.charge).into_iter().collect(),
     }
+}
+
+/// The answer to a Produce request, once the disk has its records; nothing of its frame waits.
+pub(crate) fn settling(header: Header, mut produced: Produced) -> Settling {
+    let header = Header {
+        client_id: None,
+        ..header
+    };
+    let charge = produced.charge.split(usize::MAX);
+    let frame = Box::pin(async move {
+        let is_silent = produced.is_silent;
+        let response = produced.settled().await;
+        if is_silent {
+            Vec::new()
+        } else {
+            encode_response(&header, &response)
+        }
+    });
+    Settling { frame, charge }
 }
 
 /// Writes what the socket takes of `chunks`; false when nothing is left. May be cancelled.

@@ -15,6 +15,7 @@ mod sasl;
 mod topics;
 
 pub(crate) use cluster::api_versions;
+pub(crate) use produce::Produced;
 pub(crate) use sasl::{Sasl, authenticate_token};
 
 use std::net::SocketAddr;
@@ -88,16 +89,10 @@ impl From<Vec<Bytes>> for Answer {
 }
 
 impl Call<'_> {
-    /// Answers every request but Produce, which has its own way (`produce`). `charge` covers the
-    /// request.
+    /// Answers a request, which `charge` covers.
     pub(crate) async fn answer(&mut self, request: Request, mut charge: Charge) -> Answer {
-        let (frame, records) = match request {
-            Request::Fetch(request) => {
-                let (response, records) = self.fetch(request, &charge).await;
-                (self.encode(&response), records)
-            }
-            other => (self.answer_briefly(other, &mut charge).await, None),
-        };
+        let mut records = None;
+        let frame = self.frame(request, &mut charge, &mut records).await;
         let length: usize = frame.iter().map(Bytes::len).sum();
         let records_length = records.as_ref().map_or(0, Charge::bytes);
         charge.shrink(length.saturating_sub(records_length));
@@ -108,13 +103,26 @@ impl Call<'_> {
         }
     }
 
-    async fn answer_briefly(&mut self, request: Request, charge: &mut Charge) -> Vec<Bytes> {
+    /// The answer; a Fetch's `records` have a charge of their own.
+    async fn frame(
+        &mut self,
+        request: Request,
+        charge: &mut Charge,
+        records: &mut Option<Charge>,
+    ) -> Vec<Bytes> {
         match request {
+            // A connection does not wait for it here: it has several in flight.
             Request::Produce(request) => {
-                let uncharged = self.shared.requests.charge(0);
-                self.encode(&self.produce(request, uncharged).settled().await)
+                let all = charge.split(charge.bytes());
+                let mut produced = self.produce(request, all);
+                std::mem::swap(charge, &mut produced.charge);
+                self.encode(&produced.settled().await)
             }
-            Request::Fetch(request) => self.encode(&self.fetch(request, charge).await.0),
+            Request::Fetch(request) => {
+                let response;
+                (response, *records) = self.fetch(request, charge).await;
+                self.encode(&response)
+            }
             Request::ListOffsets(request) => self.encode(&self.list_offsets(request).await),
             Request::Metadata(request) => self.encode(&self.metadata(request).await),
             Request::OffsetCommit(request) => self.encode(&self.offset_commit(request).await),
@@ -252,3 +260,6 @@ impl Shared {
         receiver.await.unwrap_or(Err(CommitError::Closed))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,11 @@ impl KafkaServer {
         report(driver.await);
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn open(
         &self,
         connections: &mut JoinSet<()>,

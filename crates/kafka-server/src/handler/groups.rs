@@ -108,21 +108,8 @@ impl Call<'_> {
                 ..SyncGroupResponse::default()
             };
         }
-        let sync = Sync {
-            caller: Caller {
-                group_id: request.group_id.detached(),
-                member_id: request.member_id.detached(),
-                instance_id: request.group_instance_id.map(|id| id.detached()),
-                generation: request.generation,
-            },
-            protocol_type: request.protocol_type.map(|name| name.detached()),
-            protocol: request.protocol_name.map(|name| name.detached()),
-            assignments: request
-                .assignments
-                .into_iter()
-                .map(|given| (given.member_id.detached(), detached(&given.assignment)))
-                .collect(),
-        };
+        let sync = sync(request);
+        // As for a join.
         charge.shrink(0);
         let synced = self.shared.groups.sync(sync).await;
         SyncGroupResponse {
@@ -508,6 +495,24 @@ fn subscribes(group: &Description, topic: &Text) -> bool {
         let topics = reader.i16().and_then(|_| Vec::<Text>::decode(&mut reader));
         topics.map_or(true, |topics| topics.contains(topic))
     })
+}
+
+/// What a SyncGroup asks for, and nothing of its frame.
+fn sync(request: SyncGroupRequest) -> Sync {
+    let given = request.assignments.iter();
+    Sync {
+        caller: Caller {
+            group_id: request.group_id.detached(),
+            member_id: request.member_id.detached(),
+            instance_id: request.group_instance_id.map(|id| id.detached()),
+            generation: request.generation,
+        },
+        protocol_type: request.protocol_type.map(|name| name.detached()),
+        protocol: request.protocol_name.map(|name| name.detached()),
+        assignments: given
+            .map(|given| (given.member_id.detached(), detached(&given.assignment)))
+            .collect(),
+    }
 }
 
 /// In memory of its own, so that keeping it does not keep the frame it came in.

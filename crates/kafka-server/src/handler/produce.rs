@@ -32,6 +32,22 @@ pub(crate) struct Produced {
     outcomes: Option<oneshot::Receiver<Outcomes>>,
     /// acks=0: no answer is sent.
     pub(crate) is_silent: bool,
+    /// Covers the answer, until it is sent.
+    pub(crate) charge: Charge,
+}
+
+/// Memory for the sentence of one refusal.
+const SENTENCE_BYTES: usize = 64;
+
+impl ProduceRequest {
+    /// What its answer costs at the most, before and after it is encoded.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        let partition = size_of::<ProducedPartition>() + SENTENCE_BYTES;
+        let topics = self.topics.iter().map(|topic| {
+            size_of::<ProducedTopic>() + topic.name.len() + partition * topic.partitions.len()
+        });
+        topics.sum()
+    }
 }
 
 impl Produced {
@@ -76,8 +92,10 @@ fn settle(answer: &mut ProducedPartition, outcome: &Result<Receipt, CommitError>
 
 impl Call<'_> {
     /// Checks what was sent, here and not on the committer's thread, and hands it to the log, with
-    /// what the request is charged for: the log holds its bytes until it has answered.
-    pub(crate) fn produce(&self, request: ProduceRequest, charge: Charge) -> Produced {
+    /// what the request is charged for: the log holds its bytes until it has answered. What is
+    /// charged for the answer stays with that, which has nothing of the request's frame.
+    pub(crate) fn produce(&self, request: ProduceRequest, mut charge: Charge) -> Produced {
+        let for_answer = charge.split(request.answer_bytes());
         let topics = self.shared.log.topics();
         let mut response = ProduceResponse::default();
         let (mut places, mut units) = (Vec::new(), Vec::new());
@@ -104,7 +122,7 @@ impl Call<'_> {
                 answers.push(answer);
             }
             response.topics.push(ProducedTopic {
-                name: topic.name,
+                name: topic.name.detached(),
                 partitions: answers,
             });
         }
@@ -114,6 +132,7 @@ impl Call<'_> {
             units: places,
             outcomes,
             is_silent: request.acks == 0,
+            charge: for_answer,
         }
     }
 
