@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use headwater_mqtt_codec::{
-    ConnAck, ConnAckProperties, ConnAckReason, Connect, Packet, Text, Version,
+    ConnAck, ConnAckProperties, ConnAckReason, Connect, Packet, PubAckReason, Text, Version,
 };
 
 use crate::commit::{Claim, Control};
@@ -36,6 +36,14 @@ const BAD_CREDENTIALS: Rejection = Rejection::new(
 const NOT_ALLOWED: Rejection = Rejection::new(
     ConnAckReason::NotAuthorized,
     "this client may not connect here",
+);
+const WILL_TOO_DEEP: Rejection = Rejection::new(
+    ConnAckReason::TopicNameInvalid,
+    "the topic of the Will has more levels than are taken",
+);
+const WILL_NOT_ALLOWED: Rejection = Rejection::new(
+    ConnAckReason::NotAuthorized,
+    "this client may not publish to the topic of its Will",
 );
 const TOO_MANY_SESSIONS: Rejection = Rejection::new(
     ConnAckReason::QuotaExceeded,
@@ -110,6 +118,16 @@ impl Shard {
             client: (*connect.client_id).into(),
             principal,
         });
+        if let Some(will) = &connect.will {
+            self.judge_topic(&publisher, &will.topic)
+                .map_err(|reason| match reason {
+                    PubAckReason::TopicNameInvalid => WILL_TOO_DEEP,
+                    _ => WILL_NOT_ALLOWED,
+                })?;
+        }
+        let Some(connection) = self.connections.get_mut(at) else {
+            return Ok(());
+        };
         connection.stage = Stage::Claiming;
         connection.connect = Some(connect);
         connection.publisher = Some(publisher.clone());

@@ -18,7 +18,7 @@ use crate::matching::Matched;
 use crate::pending::{Draft, Then};
 use crate::reasons::Violation;
 use crate::rows;
-use crate::{Message, Now, Shard, Verdict};
+use crate::{Message, Now, Publisher, Shard, Verdict};
 
 /// [MQTT-3.3.4-7]
 const WINDOW_EXCEEDED: Violation = Violation::new(
@@ -151,6 +151,17 @@ impl Shard {
     }
 
     pub(crate) fn may_publish(&self, slot: usize, topic: &str) -> Result<(), PubAckReason> {
+        let session = self.sessions.get(slot);
+        let session = session.ok_or(PubAckReason::NotAuthorized)?;
+        self.judge_topic(&session.publisher, topic)
+    }
+
+    /// Whether `publisher` may publish to `topic` at all: a PUBLISH or a Will.
+    pub(crate) fn judge_topic(
+        &self,
+        publisher: &Publisher,
+        topic: &str,
+    ) -> Result<(), PubAckReason> {
         let limit = self.shared.limits.topic_levels_max;
         if topic.len() >= limit && topic.bytes().filter(|byte| *byte == b'/').count() >= limit {
             return Err(PubAckReason::TopicNameInvalid);
@@ -158,10 +169,7 @@ impl Shard {
         if topic.starts_with("$SYS/") {
             return Err(PubAckReason::NotAuthorized);
         }
-        let Some(session) = self.sessions.get(slot) else {
-            return Err(PubAckReason::NotAuthorized);
-        };
-        match self.shared.policy.publish(&session.publisher, topic) {
+        match self.shared.policy.publish(publisher, topic) {
             Verdict::Allow => Ok(()),
             Verdict::Deny | Verdict::BadCredentials => Err(PubAckReason::NotAuthorized),
         }

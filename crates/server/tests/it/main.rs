@@ -11,6 +11,7 @@
 
 mod architecture;
 mod bad_input;
+mod bad_rows;
 mod deletion;
 mod documents;
 mod flows;

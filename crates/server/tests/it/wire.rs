@@ -48,7 +48,7 @@ impl<'a> Hello<'a> {
         }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', self.level];
         body.push(u8::from(self.clean) << 1);
         body.extend([0, 60]);
@@ -144,6 +144,11 @@ impl Wire {
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).unwrap();
+    }
+
+    /// Sends what the peer may have closed to.
+    pub(crate) fn send_if_open(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).ok();
     }
 
     /// Sends `packets` again and again, `bytes_max` in all, until nobody has taken any of it for
