@@ -23,6 +23,8 @@ pub struct Counts {
     pub dropped_expired: u64,
     /// Messages longer than the subscriber's Maximum Packet Size [MQTT-3.1.2-25].
     pub dropped_too_large: u64,
+    /// Messages that the policy kept from a subscriber whose filter selects them.
+    pub dropped_denied: u64,
     /// Connections closed because their Client took nothing of what waited for it.
     pub unread: u64,
     /// Owed messages whose record the log had let go.
@@ -53,6 +55,7 @@ impl Counts {
         self.dropped_limit += other.dropped_limit;
         self.dropped_expired += other.dropped_expired;
         self.dropped_too_large += other.dropped_too_large;
+        self.dropped_denied += other.dropped_denied;
         self.unread += other.unread;
         self.dropped_gone += other.dropped_gone;
         self.loads_failed += other.loads_failed;

@@ -1,7 +1,7 @@
 //! What the broker asks of others: may this happen, and does a route store it?
 //!
-//! For: the two questions that `server` answers. Both are asked on the data path, for each PUBLISH:
-//!   no lock that is held for long, no waiting.
+//! For: the two questions that `server` answers. Both are asked on the data path, for each PUBLISH
+//!   and each of its deliveries: no lock that is held for long, no waiting.
 
 use crate::{Message, Peer, Publisher};
 
@@ -42,6 +42,8 @@ pub trait Policy: Send + Sync {
     ) -> Result<Box<str>, Verdict>;
     fn publish(&self, publisher: &Publisher, topic: &str) -> Verdict;
     fn subscribe(&self, subscriber: &Publisher, filter: &str) -> Verdict;
+    /// Whether this message may reach a subscriber whose filter was allowed and selects more.
+    fn receive(&self, subscriber: &Publisher, topic: &str) -> Verdict;
 }
 
 /// Allows everything to everyone, who all are `anonymous`.
@@ -64,6 +66,10 @@ impl Policy for AllowAll {
     }
 
     fn subscribe(&self, _subscriber: &Publisher, _filter: &str) -> Verdict {
+        Verdict::Allow
+    }
+
+    fn receive(&self, _subscriber: &Publisher, _topic: &str) -> Verdict {
         Verdict::Allow
     }
 }

@@ -55,6 +55,27 @@ pub fn matches(filter: &str, name: &str) -> bool {
     names.next().is_none()
 }
 
+/// Whether `filter` selects every name that `other` selects, which may be a name too. Both must be
+/// valid and not shared.
+pub fn covers(filter: &str, other: &str) -> bool {
+    // [MQTT-4.7.2-1]
+    if other.starts_with('$') && filter.starts_with(['#', '+']) {
+        return false;
+    }
+    let mut others = other.split('/');
+    for level in filter.split('/') {
+        // Also selects the level above it (4.7.1.2).
+        if level == "#" {
+            return true;
+        }
+        match others.next() {
+            Some(other) if level == other || (level == "+" && other != "#") => {}
+            _ => return false,
+        }
+    }
+    others.next().is_none()
+}
+
 /// A Shared Subscription's parts (MQTT 5.0, 4.8.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Shared<'a> {
@@ -86,6 +107,45 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn filter_covers_what_selects_less() {
+        for (filter, other, expected) in [
+            ("#", "#", true),
+            ("#", "+/a/#", true),
+            ("a/#", "a/b/+", true),
+            ("a/#", "a", true),
+            ("a/#", "a/#", true),
+            ("a/+", "a/+", true),
+            ("a/+", "a/b", true),
+            ("a/+", "a/#", false),
+            ("a/+/#", "a/#", false),
+            ("a/b", "a/+", false),
+            ("a/b", "#", false),
+            ("a", "a/b", false),
+            ("a/b", "a", false),
+            // [MQTT-4.7.2-1]
+            ("#", "$SYS/#", false),
+            ("+/x", "$a/x", false),
+            ("$SYS/#", "$SYS/+/x", true),
+        ] {
+            assert_eq!(covers(filter, other), expected, "{filter} {other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_covered_is_selected(
+            filter in "(([ab+]/){0,2}[ab+]|([ab+]/){0,2}#)",
+            other in "(([ab+]/){0,2}[ab+]|([ab+]/){0,2}#)",
+            name in "([ab]/){0,3}[ab]",
+        ) {
+            prop_assert_eq!(covers(&filter, &name), matches(&filter, &name));
+            if covers(&filter, &other) && matches(&other, &name) {
+                prop_assert!(matches(&filter, &name), "{} {} {}", filter, other, name);
+            }
+        }
+    }
 
     #[test]
     fn topic_filter_selects_topic_name() {

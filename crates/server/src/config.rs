@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use headwater_bridge::{DeliverConfig, RouteConfig, SinkConfig};
 use serde::Deserialize;
 
+pub(crate) use crate::permissions::Permission;
 pub(crate) use layers::{ConfigError, Loaded, Sources, load};
 pub(crate) use units::{ByteSize, DurationMs};
 
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) deliver: Vec<DeliverConfig>,
     /// Log to documents.
     pub(crate) sink: Vec<SinkConfig>,
+    /// What Clients may do, in file order, the first match wins; what none matches is allowed.
+    pub(crate) permission: Vec<Permission>,
 }
 
 /// When a write counts as done. Anything but `sync` can lose acknowledged messages when the
@@ -334,6 +337,7 @@ impl Default for Config {
             route: Vec::new(),
             deliver: Vec::new(),
             sink: Vec::new(),
+            permission: Vec::new(),
         }
     }
 }
@@ -404,6 +408,11 @@ impl Config {
         }
         if self.store.retention.0 == 0 {
             wrong("store.retention", "0 would keep no document".to_owned());
+        }
+        for (index, permission) in self.permission.iter().enumerate() {
+            if let Some(sentence) = permission.problem() {
+                wrong(&format!("permission[{index}].topic"), sentence);
+            }
         }
         let unbuilt = |what: &str| format!("{what} is not built yet; take \"embedded\"");
         if self.log.mode == Mode::External || self.log.ack == Ack::Kafka {

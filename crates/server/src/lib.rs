@@ -20,6 +20,7 @@ mod http;
 mod kafka;
 mod listen;
 mod mqtt;
+mod permissions;
 mod serve;
 mod start_block;
 mod verbs;

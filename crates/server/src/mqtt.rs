@@ -31,6 +31,7 @@ pub(crate) use doors::{Entrance, accept};
 pub(crate) use injections::{Injected, Injections};
 
 use crate::flows::Current;
+use crate::permissions::{PermissionQuestion, Permissions};
 use crate::serve::descriptors::Places;
 use commits::{Committer, TopicRules};
 use inbox::Inbox;
@@ -80,6 +81,7 @@ pub(crate) struct Internal {
 pub(crate) struct Setup {
     pub(crate) log: Log,
     pub(crate) flows: Arc<Current>,
+    pub(crate) permissions: Arc<Permissions>,
     pub(crate) limits: broker::Limits,
     pub(crate) shards: usize,
     /// Handshakes in progress, in all.
@@ -103,6 +105,7 @@ impl Mqtt {
         let Setup {
             log,
             flows,
+            permissions,
             limits,
             shards,
             handshakes_max,
@@ -118,7 +121,7 @@ impl Mqtt {
             shards,
             limits,
             routes: Box::new(crate::flows::RouteQuestion(Arc::clone(&flows))),
-            policy: Box::new(broker::AllowAll),
+            policy: Box::new(PermissionQuestion(permissions)),
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
         }));
         let timeline = Arc::new(Timeline::new());

@@ -47,6 +47,7 @@ use crate::kafka;
 use crate::listen::{Door, bind};
 use crate::mqtt::commits::TopicRules;
 use crate::mqtt::{Entrance, Internal, Mqtt, Setup, accept};
+use crate::permissions::Permissions;
 use crate::start_block;
 use descriptors::{Places, Protocol, Shares};
 use housekeeping::Housekeeping;
@@ -120,6 +121,7 @@ struct House {
     log: Log,
     key: String,
     flows: Arc<Current>,
+    permissions: Arc<Permissions>,
     mqtt: Mqtt,
     running: Arc<Running>,
     signals: Signals,
@@ -153,10 +155,12 @@ impl House {
         let store = Store::open(&dir.join("store"), store_options(&config))
             .context("cannot open the document store")?;
         let flows = Arc::new(Current::new(flows));
+        let permissions = Arc::new(Permissions::new(config.permission.clone()));
         let places = shares.places(Protocol::Mqtt);
         let mqtt = Mqtt::start(Setup {
             log: log.clone(),
             flows: Arc::clone(&flows),
+            permissions: Arc::clone(&permissions),
             limits: limits(&config, log.unit_bytes_max()),
             shards: shards(&config),
             handshakes_max: config.mqtt.handshakes_max.min(places.most() / 2),
@@ -205,6 +209,7 @@ impl House {
             log,
             key,
             flows,
+            permissions,
             mqtt,
             running,
             signals,
@@ -343,14 +348,20 @@ impl House {
         }
     }
 
-    /// Until SIGTERM or SIGINT; SIGHUP reads the flows again.
+    /// Until SIGTERM or SIGINT; SIGHUP reads flows and permissions again.
     async fn wait(&self, sources: &Sources, mut wishes: Wishes) {
         loop {
             tokio::select! {
                 _ = wishes.terminate.recv() => return,
                 _ = wishes.interrupt.recv() => return,
                 _ = wishes.hang_up.recv() => {
-                    let good = reload::reload(&self.config, sources, &self.log, &self.flows);
+                    let good = reload::reload(
+                        &self.config,
+                        sources,
+                        &self.log,
+                        &self.flows,
+                        &self.permissions,
+                    );
                     self.running.reload_good.store(good, Ordering::Relaxed);
                     self.signals.sinks.raise();
                     self.signals.delivers.raise();

@@ -18,7 +18,7 @@ use crate::output::CHUNK_BYTES_MIN;
 use crate::owed::Owed;
 use crate::pending::RowStep;
 use crate::session::{Inflight, Progress, Queued};
-use crate::{Message, Now, Shard};
+use crate::{Message, Now, Shard, Verdict};
 
 /// How one subscriber gets a message.
 #[derive(Clone, Copy, Debug)]
@@ -251,6 +251,15 @@ impl Shard {
             self.counts.dropped_expired += 1;
             return;
         }
+        if self
+            .shared
+            .policy
+            .receive(&session.publisher, &message.topic)
+            != Verdict::Allow
+        {
+            self.counts.dropped_denied += 1;
+            return;
+        }
         let output_bytes_max = self.shared.limits.output_bytes_max;
         let takes = (connection.output).takes_message(session.storing_bytes, output_bytes_max);
         let live = connection.stage == Stage::Live && takes;
@@ -351,6 +360,16 @@ impl Shard {
         };
         if message.is_expired(now) {
             self.counts.dropped_expired += 1;
+            self.mark_dirty(slot);
+            return;
+        }
+        if self
+            .shared
+            .policy
+            .receive(&session.publisher, &message.topic)
+            != Verdict::Allow
+        {
+            self.counts.dropped_denied += 1;
             self.mark_dirty(slot);
             return;
         }

@@ -139,11 +139,19 @@ fn located(path: &Path, sources: &Sources, found: Vec<Diagnostic>) -> Vec<Diagno
     found.into_iter().map(place).collect()
 }
 
+/// Where `a.b` or `a[1].b` stands in the file.
 fn span_of(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
-    match key.split_once('.') {
-        None => Some(table.get(key)?.span()),
-        Some((first, rest)) => span_of(table.get(first)?.get_ref().as_table()?, rest),
-    }
+    let Some((first, rest)) = key.split_once('.') else {
+        return Some(table.get(key)?.span());
+    };
+    let inner = match first.strip_suffix(']').and_then(|one| one.split_once('[')) {
+        None => table.get(first)?,
+        Some((name, index)) => {
+            let array = table.get(name)?.get_ref().as_array()?;
+            array.get(index.parse::<usize>().ok()?)?
+        }
+    };
+    span_of(inner.get_ref().as_table()?, rest)
 }
 
 fn file_errors(text: &str) -> Vec<Diagnostic> {

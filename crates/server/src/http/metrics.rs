@@ -126,6 +126,7 @@ pub(super) fn text(running: &Running) -> String {
             ("{reason=\"queue_full\"}", totals.dropped_limit),
             ("{reason=\"expired\"}", totals.dropped_expired),
             ("{reason=\"too_large\"}", totals.dropped_too_large),
+            ("{reason=\"denied\"}", totals.dropped_denied),
             ("{reason=\"gone\"}", totals.dropped_gone),
             ("{reason=\"refused\"}", totals.refused),
         ],

@@ -1,4 +1,4 @@
-//! SIGHUP: reads the configuration again and swaps the flows, all or nothing.
+//! SIGHUP: reads the configuration again and swaps the flows and the permissions, all or nothing.
 
 use bytes::Bytes;
 use headwater_commitlog::{Log, TableChange, TableId, Unit};
@@ -8,12 +8,19 @@ use crate::config::{Config, Sources, load};
 use crate::flows::Current;
 use crate::flows::delivers::beginnings;
 use crate::mqtt::wall_ms;
+use crate::permissions::Permissions;
 
 /// The row that says at which commit the flows were last swapped.
 const ROW: &[u8] = b"\0flows-reloaded";
 
 /// True when the new flows stand. What else changed needs a restart and is named.
-pub(crate) fn reload(running: &Config, sources: &Sources, log: &Log, flows: &Current) -> bool {
+pub(crate) fn reload(
+    running: &Config,
+    sources: &Sources,
+    log: &Log,
+    flows: &Current,
+    permissions: &Permissions,
+) -> bool {
     let loaded = match load(sources) {
         Ok(loaded) => loaded,
         Err(refused) => {
@@ -28,8 +35,9 @@ pub(crate) fn reload(running: &Config, sources: &Sources, log: &Log, flows: &Cur
         running.deliver.clone(),
         running.sink.clone(),
     );
+    same.permission = running.permission.clone();
     if same != *running {
-        warn!("settings other than the flows have changed; they need a restart");
+        warn!("settings other than flows and permissions have changed; they need a restart");
     }
     // The row is the position: what the new flows shape lies behind it. New delivers begin there.
     let mut tables = beginnings(log, &loaded.flows);
@@ -43,8 +51,12 @@ pub(crate) fn reload(running: &Config, sources: &Sources, log: &Log, flows: &Cur
         ..Unit::default()
     }) {
         Ok(receipt) => {
+            permissions.swap(loaded.config.permission);
             flows.swap(loaded.flows);
-            info!(commit = receipt.sequence, "the flows were swapped");
+            info!(
+                commit = receipt.sequence,
+                "the flows and permissions were swapped"
+            );
             true
         }
         Err(refused) => {

@@ -17,13 +17,17 @@ pub(crate) fn run(options: &Serve, out: &mut dyn Write) -> anyhow::Result<ExitCo
                 writeln!(out, "warning: {warning}")?;
             }
             let flows = &loaded.flows;
-            writeln!(
+            write!(
                 out,
                 "ok: {} routes, {} delivers, {} sinks",
                 flows.routes().len(),
                 flows.delivers().len(),
                 flows.sinks().len()
             )?;
+            match loaded.config.permission.len() {
+                0 => writeln!(out)?,
+                count => writeln!(out, ", {count} permissions")?,
+            }
             Ok(ExitCode::SUCCESS)
         }
         Err(error @ ConfigError::Read { .. }) => Err(error.into()),

@@ -183,7 +183,7 @@ fn reload_takes_good_flows_whole_and_bad_ones_not_at_all() {
         "[[route]]\nfrom = \"#\"\nto = \"two\"\n[[deliver]]\nfrom = \"late\"\nto = \"{key}\"\n",
     );
     program.signal(Signal::HUP);
-    program.wait_for_line("the flows were swapped");
+    program.wait_for_line("the flows and permissions were swapped");
     program.done("produce late -k d -m after");
     assert_eq!(
         device.message().payload,
@@ -235,6 +235,16 @@ fn check_says_what_is_wrong_and_where() {
             "[listeners.tcp]\nbind = \"0.0.0.0:1\"\n",
             "2:",
             "allow_anonymous",
+        ),
+        (
+            "[[permission]]\neffect = \"deny\"\ntopic = \"a/#/b\"\n",
+            "3:",
+            "no topic filter",
+        ),
+        (
+            "[[permission]]\neffect = \"deny\"\ntopics = \"a\"\n",
+            "3:",
+            "topic",
         ),
         (
             "[[sink]]\nfrom = \"mqtt\"\ninto = \"nodot\"\n",

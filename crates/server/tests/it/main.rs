@@ -19,6 +19,7 @@ mod http;
 mod kafka;
 mod log;
 mod messages;
+mod permissions;
 mod pressure;
 mod program;
 mod start;
