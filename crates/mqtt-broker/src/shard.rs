@@ -408,22 +408,13 @@ impl Shard {
         }
         let outcome = match packet {
             Packet::Publish(publish) => self.publish_in(now, at, publish),
-            Packet::PubAck(ack) => {
-                self.puback_in(now, at, ack.packet_id);
-                Ok(())
-            }
-            Packet::PubRec(ack) => {
-                self.pubrec_in(now, at, ack.packet_id, ack.reason.is_error());
-                Ok(())
-            }
+            Packet::PubAck(ack) => self.puback_in(now, at, ack.packet_id),
+            Packet::PubRec(ack) => self.pubrec_in(now, at, ack.packet_id, ack.reason.is_error()),
             Packet::PubRel(release) => {
                 self.release_in(at, &release);
                 Ok(())
             }
-            Packet::PubComp(ack) => {
-                self.pubcomp_in(now, at, ack.packet_id);
-                Ok(())
-            }
+            Packet::PubComp(ack) => self.pubcomp_in(now, at, ack.packet_id),
             Packet::Subscribe(subscribe) => self.subscribe_in(at, &subscribe),
             Packet::Unsubscribe(unsubscribe) => {
                 self.unsubscribe_in(now, at, unsubscribe);

@@ -20,6 +20,7 @@ mod restart;
 mod retained;
 mod schedules;
 mod subscriptions;
+mod wrong_answers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};

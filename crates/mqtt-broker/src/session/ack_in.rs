@@ -9,9 +9,13 @@ use headwater_mqtt_codec::{Packet, PacketId, PubRel, PubRelReason, QoS};
 
 use crate::connection::{Connection, Stage};
 use crate::pending::{RowStep, Step};
+use crate::reasons::Violation;
 use crate::session::publish_out::{Manner, transmit, wire};
 use crate::session::{Inflight, Progress};
 use crate::{Now, Shard};
+
+const WRONG_STEP: Violation =
+    Violation::protocol("this answer does not fit the message that has its packet identifier");
 
 impl Shard {
     /// A QoS 2 step is in the log: now it may be seen.
@@ -70,28 +74,52 @@ impl Shard {
     }
 
     /// PUBACK (MQTT 5.0, 3.4). An unknown identifier is ignored.
-    pub(crate) fn puback_in(&mut self, now: Now, at: usize, id: PacketId) {
-        let Some((slot, index)) = self.find_out(at, id) else {
-            return;
+    pub(crate) fn puback_in(&mut self, now: Now, at: usize, id: PacketId) -> Result<(), Violation> {
+        let Some((slot, index, progress)) = self.find_out(at, id) else {
+            return Ok(());
         };
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        let is_sent = |inflight: &Inflight| inflight.progress == Progress::Sent;
-        if session.inflight.get(index).is_some_and(is_sent) {
-            self.finish_out(slot, index);
-            self.feed(now, slot);
+        match progress {
+            Progress::Sent => {
+                self.finish_out(slot, index);
+                self.feed(now, slot);
+                Ok(())
+            }
+            Progress::SentOnce | Progress::Recorded | Progress::Released => {
+                self.wrong_step(slot, id)
+            }
+            Progress::Storing => Ok(()),
         }
     }
 
     /// PUBREC (MQTT 5.0, 3.5); `refused` when its Reason Code is an error.
-    pub(crate) fn pubrec_in(&mut self, now: Now, at: usize, id: PacketId, refused: bool) {
-        let Some((slot, index)) = self.find_out(at, id) else {
+    pub(crate) fn pubrec_in(
+        &mut self,
+        now: Now,
+        at: usize,
+        id: PacketId,
+        refused: bool,
+    ) -> Result<(), Violation> {
+        let Some((slot, index, progress)) = self.find_out(at, id) else {
             if !refused {
                 self.release_out(at, id, false);
             }
-            return;
+            return Ok(());
         };
+        match progress {
+            Progress::SentOnce if refused => {
+                self.finish_out(slot, index);
+                self.feed(now, slot);
+            }
+            Progress::SentOnce => self.recorded(at, slot, index, id),
+            Progress::Released => self.release_out(at, id, true),
+            Progress::Sent => return self.wrong_step(slot, id),
+            Progress::Storing | Progress::Recorded => {}
+        }
+        Ok(())
+    }
+
+    /// The Client has the message: PUBREL follows, for an owed one once that is committed.
+    fn recorded(&mut self, at: usize, slot: usize, index: usize, id: PacketId) {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
@@ -99,24 +127,13 @@ impl Shard {
         let Some(inflight) = session.inflight.get_mut(index) else {
             return;
         };
-        match inflight.progress {
-            Progress::SentOnce if refused => {
-                self.finish_out(slot, index);
-                self.feed(now, slot);
-            }
-            Progress::SentOnce => match &inflight.owed {
-                Some(owed) => {
-                    inflight.progress = Progress::Recorded;
-                    let step = RowStep::release(slot, number, id.value(), owed.sequence);
-                    self.row_steps.push(step);
-                }
-                None => {
-                    inflight.progress = Progress::Released;
-                    self.release_out(at, id, true);
-                }
-            },
-            Progress::Released => self.release_out(at, id, true),
-            Progress::Sent | Progress::Storing | Progress::Recorded => {}
+        if let Some(owed) = &inflight.owed {
+            inflight.progress = Progress::Recorded;
+            let step = RowStep::release(slot, number, id.value(), owed.sequence);
+            self.row_steps.push(step);
+        } else {
+            inflight.progress = Progress::Released;
+            self.release_out(at, id, true);
         }
     }
 
@@ -138,24 +155,44 @@ impl Shard {
     }
 
     /// PUBCOMP (MQTT 5.0, 3.7). An unknown identifier is ignored.
-    pub(crate) fn pubcomp_in(&mut self, now: Now, at: usize, id: PacketId) {
-        let Some((slot, index)) = self.find_out(at, id) else {
-            return;
+    pub(crate) fn pubcomp_in(
+        &mut self,
+        now: Now,
+        at: usize,
+        id: PacketId,
+    ) -> Result<(), Violation> {
+        let Some((slot, index, progress)) = self.find_out(at, id) else {
+            return Ok(());
         };
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        let is_released = |inflight: &Inflight| inflight.progress == Progress::Released;
-        if session.inflight.get(index).is_some_and(is_released) {
-            self.finish_out(slot, index);
-            self.feed(now, slot);
+        match progress {
+            Progress::Released => {
+                self.finish_out(slot, index);
+                self.feed(now, slot);
+                Ok(())
+            }
+            Progress::Sent | Progress::SentOnce | Progress::Recorded => self.wrong_step(slot, id),
+            Progress::Storing => Ok(()),
         }
     }
 
-    fn find_out(&self, at: usize, id: PacketId) -> Option<(usize, usize)> {
+    /// An answer of the other QoS, or PUBCOMP before PUBREL: it is inconsistent with the state, thus
+    /// a Protocol Error (1.2), which ends the connection [MQTT-4.13.1-1]. What an earlier connection
+    /// left behind and this one was not sent again yet may have a late answer of any kind.
+    fn wrong_step(&self, slot: usize, id: PacketId) -> Result<(), Violation> {
+        let session = self.sessions.get(slot);
+        if session.is_some_and(|session| session.resend.contains(&id.value())) {
+            return Ok(());
+        }
+        Err(WRONG_STEP)
+    }
+
+    /// Slot, index and step of what has this identifier.
+    fn find_out(&self, at: usize, id: PacketId) -> Option<(usize, usize, Progress)> {
         let slot = self.connections.get(at)?.session?;
-        let index = self.sessions.get(slot)?.find_inflight(id.value())?;
-        Some((slot, index))
+        let session = self.sessions.get(slot)?;
+        let index = session.find_inflight(id.value())?;
+        let inflight = session.inflight.get(index)?;
+        Some((slot, index, inflight.progress))
     }
 
     /// An outbound message is done with.

@@ -166,7 +166,9 @@ impl Shard {
         if topic.len() >= limit && topic.bytes().filter(|byte| *byte == b'/').count() >= limit {
             return Err(PubAckReason::TopicNameInvalid);
         }
-        if topic.starts_with("$SYS/") {
+        // The Server SHOULD prevent Clients from exchanging messages by these (4.7.2); the second is no
+        // filter's, `$share/` has another meaning there.
+        if topic.starts_with("$SYS/") || topic.starts_with("$share/") {
             return Err(PubAckReason::NotAuthorized);
         }
         match self.shared.policy.publish(publisher, topic) {
