@@ -10,8 +10,8 @@ use headwater_mqtt_codec::{Packet, PacketId, PubRel, PubRelReason, QoS};
 use crate::connection::{Connection, Stage};
 use crate::pending::{RowStep, Step};
 use crate::reasons::Violation;
+use crate::session::Progress;
 use crate::session::publish_out::{Manner, transmit, wire};
-use crate::session::{Inflight, Progress};
 use crate::{Now, Shard};
 
 const WRONG_STEP: Violation =
