@@ -109,6 +109,11 @@ impl Setup {
                         format!("listeners.{listener}.bind=\"{address}\""),
                     ]);
                 }
+                // Its usual ports may be somebody else's.
+                for listener in ["tls", "ws", "wss", "quic", "https"] {
+                    words.push("--set".to_owned());
+                    words.push(format!("listeners.{listener}.enabled=false"));
+                }
                 for setting in &self.settings {
                     words.extend(["--set".to_owned(), setting.clone()]);
                 }

@@ -78,6 +78,7 @@ def headwater(binary, name, folder, *settings):
     port, kafka, http = free_port(), free_port(), free_port()
     command = [str(binary), '--data-dir', str(folder / name)]
     doors = [f'listeners.{door}.bind=127.0.0.1:{at}' for door, at in (('tcp', port), ('kafka', kafka), ('http', http))]
+    doors += [f'listeners.{door}.enabled=false' for door in ('tls', 'ws', 'wss', 'quic', 'https')]
     for setting in doors + list(settings):
         command += ['--set', setting]
     return Broker(name, command, port, folder, http)

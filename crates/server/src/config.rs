@@ -92,6 +92,12 @@ pub(crate) struct Listener {
     pub(crate) enabled: bool,
     /// Lets anybody in on an address other than loopback. Default false: such an address is refused.
     pub(crate) allow_anonymous: bool,
+    /// Path of the WebSocket, on ws and wss. Default `/mqtt`.
+    pub(crate) path: Option<String>,
+    /// Web pages whose scripts may connect, as `https://host:port`, on ws and wss; `*` is all. What is
+    /// no browser is not asked. Default: on loopback without `allow_anonymous` the pages of this
+    /// computer, else all.
+    pub(crate) origins: Option<Vec<String>>,
 }
 
 impl Default for Listener {
@@ -100,7 +106,16 @@ impl Default for Listener {
             bind: None,
             enabled: true,
             allow_anonymous: false,
+            path: None,
+            origins: None,
         }
+    }
+}
+
+impl Listener {
+    /// Path of its WebSocket.
+    pub(crate) fn path(&self) -> &str {
+        self.path.as_deref().unwrap_or("/mqtt")
     }
 }
 
@@ -349,6 +364,24 @@ impl Config {
         let mut found = Vec::new();
         let mut wrong = |key: &str, sentence: String| found.push((key.to_owned(), sentence));
         for (name, _, listener) in self.listeners.all() {
+            let is_websocket = matches!(name, "ws" | "wss");
+            if listener.path.is_some() && !is_websocket {
+                let key = format!("listeners.{name}.path");
+                wrong(&key, format!("{name} has no path; ws and wss do"));
+            }
+            if (listener.path.as_ref()).is_some_and(|path| !path.starts_with('/')) {
+                wrong(
+                    &format!("listeners.{name}.path"),
+                    "a path begins with /".to_owned(),
+                );
+            }
+            if listener.origins.is_some() && !is_websocket {
+                let key = format!("listeners.{name}.origins");
+                wrong(
+                    &key,
+                    format!("no web page reaches {name}; ws and wss it does"),
+                );
+            }
             let Some(bind) = listener.bind else { continue };
             if listener.enabled && !bind.ip().is_loopback() && !listener.allow_anonymous {
                 wrong(

@@ -16,6 +16,7 @@ mod loader;
 mod restore;
 pub(crate) mod retire;
 pub(crate) mod shard;
+mod ws;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,7 @@ pub(crate) use clock::{Timeline, wall_ms};
 pub(crate) use convert::{incoming, message};
 pub(crate) use doors::{Entrance, accept};
 pub(crate) use injections::{Injected, Injections};
+pub(crate) use ws::{Origins, Terms};
 
 use crate::flows::Current;
 use crate::permissions::{PermissionQuestion, Permissions};

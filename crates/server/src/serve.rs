@@ -36,7 +36,7 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Serve, Target};
-use crate::config::{Config, Durability, Loaded, Sources, load};
+use crate::config::{Config, Durability, Listener, Loaded, Sources, load};
 use crate::data_dir;
 use crate::failure;
 use crate::flows::delivers::{DeliverCounters, Delivers, beginnings};
@@ -46,7 +46,7 @@ use crate::http::Running;
 use crate::kafka;
 use crate::listen::{Door, bind};
 use crate::mqtt::commits::TopicRules;
-use crate::mqtt::{Entrance, Internal, Mqtt, Setup, accept};
+use crate::mqtt::{Entrance, Internal, Mqtt, Origins, Setup, Terms, accept};
 use crate::permissions::Permissions;
 use crate::start_block;
 use descriptors::{Places, Protocol, Shares};
@@ -343,8 +343,19 @@ impl House {
             }
             _ => {
                 let common = Arc::clone(&self.mqtt.common);
-                runtime.spawn(accept(listener, Entrance::default(), common, stopping))
+                runtime.spawn(accept(listener, self.entrance(name), common, stopping))
             }
+        }
+    }
+
+    /// What the door `name` does with a connection before MQTT.
+    fn entrance(&self, name: &str) -> Entrance {
+        Entrance {
+            tls: None,
+            ws: match name {
+                "ws" => Some(terms(&self.config.listeners.ws)),
+                _ => None,
+            },
         }
     }
 
@@ -395,6 +406,21 @@ impl House {
         self.log.close()?;
         info!("stopped: every record is in its segment");
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What a WebSocket's listener asks of a request.
+fn terms(listener: &Listener) -> Terms {
+    let is_local = listener.bind.is_none_or(|bind| bind.ip().is_loopback());
+    let origins = match &listener.origins {
+        Some(origins) if origins.iter().any(|origin| origin == "*") => Origins::Any,
+        Some(origins) => Origins::Listed(origins.clone()),
+        None if is_local && !listener.allow_anonymous => Origins::Local,
+        None => Origins::Any,
+    };
+    Terms {
+        path: listener.path().to_owned(),
+        origins,
     }
 }
 

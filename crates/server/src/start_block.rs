@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::{Config, Durability};
 
 /// The doors that this version can open.
-pub(crate) const BUILT: [&str; 3] = ["tcp", "kafka", "http"];
+pub(crate) const BUILT: [&str; 4] = ["tcp", "ws", "kafka", "http"];
 
 /// The whole block, with a last line break.
 pub(crate) fn text(config: &Config, dir: &Path, doors: &[(&'static str, SocketAddr)]) -> String {
@@ -18,6 +18,7 @@ pub(crate) fn text(config: &Config, dir: &Path, doors: &[(&'static str, SocketAd
     for (door, address) in doors {
         let shown = match *door {
             "tcp" => format!("mqtt://{address}"),
+            "ws" => format!("ws://{address}{}", config.listeners.ws.path()),
             "http" => format!("http://{address}"),
             _ => address.to_string(),
         };
@@ -81,7 +82,7 @@ mod tests {
             "/d",
             "7 days",
             "30 days",
-            "tls, ws, wss, quic, https",
+            "tls, wss, quic, https",
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }

@@ -38,6 +38,12 @@ where
 {
     match poll_fn(|cx| poll_connection(&shard, connection, &mut stream, cx)).await {
         Ended::Gone => shard.step(Input::Closed { connection }),
+        Ended::Broken => {
+            shard.step(Input::Closed { connection });
+            if Box::pin(linger(&mut stream)).await.is_err() {
+                trace!(?connection, "the peer did not take what is wrong");
+            }
+        }
         // Boxed, so that its buffer is no part of every idle connection.
         Ended::Asked => Box::pin(say_last(&shard, connection, &mut stream)).await,
     }
@@ -48,6 +54,8 @@ where
 enum Ended {
     /// The peer or the network ended it.
     Gone,
+    /// The peer broke the rules of its transport, which has something to say about it.
+    Broken,
     /// The broker did.
     Asked,
 }
@@ -77,6 +85,9 @@ where
                 Ok(0) => return Poll::Ready(Ended::Gone),
                 Ok(read) => scratch.split_to(read).freeze(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Poll::Ready(Ended::Broken);
+                }
                 Err(_) => return Poll::Ready(Ended::Gone),
             }
         };
@@ -132,9 +143,7 @@ where
     Ok(())
 }
 
-/// Writes the last packets, so far as the peer takes them at once, and closes our side. What the
-/// peer still sends is read and dropped for a moment: a socket closed over unread bytes is reset,
-/// and the reset may overtake the DISCONNECT that says why.
+/// Writes the last packets, so far as the peer takes them at once, and closes our side.
 async fn say_last<S>(shard: &ShardThread, connection: ConnectionId, stream: &mut S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -144,18 +153,35 @@ where
     };
     let said = timeout(LINGER, async {
         stream.write_all_buf(&mut output).await?;
-        stream.shutdown().await?;
-        let mut left = LINGER_BYTES_MAX;
-        let mut dropped = [0; 4096];
-        while left > 0 {
-            match stream.read(&mut dropped).await? {
-                0 => break,
-                read => left = left.saturating_sub(read),
-            }
-        }
-        io::Result::Ok(())
+        close(stream).await
     });
     if !matches!(said.await, Ok(Ok(()))) {
         trace!(?connection, "the peer did not take its last packet");
     }
+}
+
+/// Closes our side, and gives what was written last a moment to arrive.
+pub(crate) async fn linger<S>(stream: &mut S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    timeout(LINGER, close(stream)).await?
+}
+
+/// Closes our side. What the peer still sends is read and dropped: a socket closed over unread bytes is
+/// reset, and the reset may overtake the DISCONNECT that says why.
+async fn close<S>(stream: &mut S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.shutdown().await?;
+    let mut left = LINGER_BYTES_MAX;
+    let mut dropped = [0; 4096];
+    while left > 0 {
+        match stream.read(&mut dropped).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::shard::{Common, Mail};
+use super::ws::Terms;
 
 /// Without a free file descriptor a new try makes sense only after others had time to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -21,6 +22,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Entrance {
     /// TLS first, with what stands here when the handshake begins.
     pub(crate) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    /// Then a WebSocket, on these terms.
+    pub(crate) ws: Option<Terms>,
 }
 
 /// What a peer's bytes come over.
@@ -38,7 +41,7 @@ pub(crate) struct Accepted {
 impl Entrance {
     /// Whether MQTT begins with the first byte.
     pub(crate) fn is_open(&self) -> bool {
-        self.tls.is_none()
+        self.tls.is_none() && self.ws.is_none()
     }
 }
 

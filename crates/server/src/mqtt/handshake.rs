@@ -3,7 +3,7 @@
 //! For: the layers that a door's [`Entrance`] names, one inside the other, within the time that a
 //!   stranger has for its CONNECT.
 //! Not for: the layers themselves; MQTT (`connection` drives the stream that comes out).
-//! Calls: `tokio_rustls`, `ShardThread::serve`. Called by: `ShardThread::accept`.
+//! Calls: `tokio_rustls`, `ws`, `ShardThread::serve`. Called by: `ShardThread::accept`.
 //! Holds: a handshake runs as a task of its connection's thread: nobody waits for it, and it holds
 //! up neither `accept` nor the end. The broker hears of the connection when it is over.
 
@@ -20,8 +20,10 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
+use super::connection::linger;
 use super::doors::Entrance;
 use super::shard::ShardThread;
+use super::ws::{WebSocket, upgrade};
 
 /// A connection whose handshake is not over.
 pub(crate) struct Arrival {
@@ -93,11 +95,19 @@ impl Arrival {
     }
 
     /// What is the same with TLS around it and without.
-    async fn within<S>(self, stream: S) -> io::Result<()>
+    async fn within<S>(self, mut stream: S) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        self.served(stream);
+        let Some(terms) = &self.entrance.ws else {
+            self.served(stream);
+            return Ok(());
+        };
+        match upgrade(&mut stream, terms).await? {
+            Some(early) => self.served(WebSocket::new(stream, early)),
+            // The answer that says why must reach the peer.
+            None => linger(&mut stream).await?,
+        }
         Ok(())
     }
 

@@ -24,4 +24,5 @@ mod pressure;
 mod program;
 mod start;
 mod stop;
+mod websocket;
 mod wire;

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 /// Longest wait for anything; a slow machine under load must pass.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The line that `serve` logs once every door accepts and the ready file is there.
+const DOORS: [&str; 8] = ["tcp", "tls", "ws", "wss", "quic", "kafka", "http", "https"];
 const READY: &str = "every door is open";
 
 /// Where a program keeps its data and its configuration; outlives its processes.
@@ -73,7 +74,7 @@ impl Home {
         }
         command.arg("--data-dir").arg(self.data());
         command.arg("--ready-file").arg(self.path("ready.json"));
-        for door in ["tcp", "kafka", "http"] {
+        for door in DOORS {
             let free = SocketAddr::from(([127, 0, 0, 1], 0));
             let bind = doors.get(door).unwrap_or(&free);
             command
