@@ -10,6 +10,7 @@ use headwater_mqtt_codec::{
 };
 
 use crate::matching::FastMap;
+use crate::session::authenticate::Enhanced;
 use crate::{CommitId, ConnectionId, Lane, Limits, Output, Peer, Publisher, reasons};
 
 /// How far a connection is.
@@ -17,6 +18,8 @@ use crate::{CommitId, ConnectionId, Lane, Limits, Output, Peer, Publisher, reaso
 pub(crate) enum Stage {
     /// No CONNECT yet.
     Fresh,
+    /// Its CONNECT named an authentication method, whose exchange is under way.
+    Authenticating,
     /// Its CONNECT waits for its turn, for the Session or for its commit.
     Claiming,
     Live,
@@ -73,6 +76,7 @@ pub(crate) struct Connection {
     /// there is no answer that would keep the Client from sending the refused one again, behind it.
     pub(crate) lane: Option<Lane>,
     pub(crate) aliases: Option<Box<FastMap<u16, Text>>>,
+    pub(crate) enhanced: Option<Box<Enhanced>>,
     pub(crate) connect: Option<Box<Connect>>,
     /// Until the Session has it.
     pub(crate) publisher: Option<Arc<Publisher>>,
@@ -107,6 +111,7 @@ impl Connection {
             pending_bytes: 0,
             lane: None,
             aliases: None,
+            enhanced: None,
             connect: None,
             publisher: None,
             claim: CommitId::default(),

@@ -51,7 +51,10 @@ pub use input::{ConnectionId, Input, LoadId, Loaded, Moved, Now, Peer, ShardMess
 pub use limits::Limits;
 pub use message::{Message, Publisher};
 pub use output::Output;
-pub use policy::{AllowAll, NoRoutes, Policy, Routes, Verdict};
+pub use policy::{
+    AllowAll, Applicant, AuthenticationExchange, AuthenticationMethod, AuthenticationStep,
+    NoRoutes, Policy, Routes, Verdict,
+};
 pub use restore::Restore;
 pub use retire::Going;
 pub use shard::Shard;

@@ -1,7 +1,10 @@
 //! What the broker asks of others: may this happen, and does a route store it?
 //!
-//! For: the two questions that `server` answers. Both are asked on the data path, for each PUBLISH
-//!   and each of its deliveries: no lock that is held for long, no waiting.
+//! For: the questions that `server` answers. Two are asked on the data path, for each PUBLISH and each
+//!   of its deliveries: no lock that is held for long, no waiting. And the methods by which a Client
+//!   may prove who it is.
+
+use headwater_mqtt_codec::Binary;
 
 use crate::{Message, Peer, Publisher};
 
@@ -44,6 +47,43 @@ pub trait Policy: Send + Sync {
     fn subscribe(&self, subscriber: &Publisher, filter: &str) -> Verdict;
     /// Whether this message may reach a subscriber whose filter was allowed and selects more.
     fn receive(&self, subscriber: &Publisher, topic: &str) -> Verdict;
+}
+
+/// Who wants to prove something.
+#[derive(Clone, Copy, Debug)]
+pub struct Applicant<'a> {
+    pub peer: &'a Peer,
+    pub client: &'a str,
+    /// The User Name of CONNECT; `None` also when a connected Client proves itself again.
+    pub user: Option<&'a str>,
+}
+
+/// A method of enhanced authentication (MQTT 5.0, 4.12), under its name in `Config::methods`.
+pub trait AuthenticationMethod: Send + Sync {
+    /// Begins one exchange. What the Client said first comes to its `step`.
+    fn begin(&self, applicant: Applicant<'_>) -> Box<dyn AuthenticationExchange>;
+}
+
+/// One Client's exchange. Ends with its connection; its number of steps, the bytes of their data and
+/// its time are bounded by the broker.
+pub trait AuthenticationExchange: Send {
+    /// The Authentication Data of the Client's CONNECT or AUTH. No waiting: a shard waits with it.
+    fn step(&mut self, data: Option<&[u8]>) -> AuthenticationStep;
+}
+
+/// What follows from what the Client said.
+#[derive(Clone, Debug)]
+pub enum AuthenticationStep {
+    /// The Client is asked for more, with this data.
+    Continue(Option<Binary>),
+    /// It is who it says. The data goes with CONNACK, or with AUTH 0x00.
+    Done {
+        /// Whose Session it is. It cannot change while the Session lives.
+        principal: Box<str>,
+        data: Option<Binary>,
+    },
+    /// It is not.
+    Refused(Verdict),
 }
 
 /// Allows everything to everyone, who all are `anonymous`.

@@ -7,13 +7,19 @@
 //!   causes nothing new. What it had caused by then is one read's packets, and is answered. It
 //!   waits for the log or for its own socket only, never for what the Client would have to say.
 
-use headwater_mqtt_codec::DisconnectReason;
+use headwater_mqtt_codec::{ConnAckReason, DisconnectReason};
 
 use crate::connection::{Connection, Stage};
-use crate::reasons::Violation;
+use crate::reasons::{Rejection, Violation};
+use crate::session::authenticate::TOO_SLOW;
 use crate::session::end::End;
 use crate::timers::Due;
 use crate::{Effect, Limits, Now, Shard};
+
+const UNREAD: Violation = Violation::new(
+    DisconnectReason::QuotaExceeded,
+    "nothing of what waits for this client was read for too long",
+);
 
 impl Connection {
     /// Whether it must cause nothing new for now.
@@ -36,9 +42,19 @@ impl Connection {
     fn due(&self, limits: &Limits, held_ms: u64) -> Option<u64> {
         let hears = self.silence_ms_max > 0 && !self.paused;
         let silent = hears.then(|| self.heard_ms + self.silence_ms_max + held_ms);
+        let others = [self.unread_until(limits), self.proof_until()];
+        silent.into_iter().chain(others.into_iter().flatten()).min()
+    }
+
+    /// When its socket must have taken something of what waits for it.
+    fn unread_until(&self, limits: &Limits) -> Option<u64> {
         let unread_ms_max = limits.send_ms_max.max(self.silence_ms_max);
-        let unread = self.blocked_since.map(|since| since + unread_ms_max);
-        silent.into_iter().chain(unread).min()
+        self.blocked_since.map(|since| since + unread_ms_max)
+    }
+
+    /// When a Client that proves itself again must be done.
+    fn proof_until(&self) -> Option<u64> {
+        self.enhanced.as_ref()?.until_ms()
     }
 }
 
@@ -174,6 +190,10 @@ impl Shard {
         connection.timer = None;
         match connection.stage {
             Stage::Fresh => self.close(now, at, None, End::Abnormal),
+            Stage::Authenticating => {
+                let reason = ConnAckReason::NotAuthorized;
+                self.refuse_connect(now, at, Rejection::new(reason, TOO_SLOW.why));
+            }
             // The log's turn, not the Client's.
             Stage::Claiming | Stage::Closing => {}
             Stage::Live => {
@@ -182,18 +202,16 @@ impl Shard {
                 if due.is_none_or(|due| due > now.mono_ms) {
                     return self.rearm_connection(now, at);
                 }
-                let unread_ms_max = limits.send_ms_max.max(connection.silence_ms_max);
-                let blocked = connection.blocked_since;
-                let reason = if blocked.is_some_and(|since| since + unread_ms_max <= now.mono_ms) {
+                let is_past = |due: Option<u64>| due.is_some_and(|due| due <= now.mono_ms);
+                let why = if is_past(connection.unread_until(limits)) {
                     self.counts.unread += 1;
-                    Violation::new(
-                        DisconnectReason::QuotaExceeded,
-                        "nothing of what waits for this client was read for too long",
-                    )
+                    UNREAD
+                } else if is_past(connection.proof_until()) {
+                    TOO_SLOW
                 } else {
                     DisconnectReason::KeepAliveTimeout.into() // [MQTT-3.1.2-22]
                 };
-                self.close(now, at, Some(reason), End::Abnormal);
+                self.close(now, at, Some(why), End::Abnormal);
             }
         }
     }

@@ -7,6 +7,7 @@
 //! Holds: a QoS 2 message is routed once, however often it is sent [MQTT-4.3.3-10].
 
 pub(crate) mod ack_in;
+pub(crate) mod authenticate;
 pub(crate) mod connect;
 pub(crate) mod end;
 pub(crate) mod feeds;

@@ -327,7 +327,7 @@ impl Shard {
                 return;
             };
             match connection.stage {
-                Stage::Fresh | Stage::Live => {}
+                Stage::Fresh | Stage::Authenticating | Stage::Live => {}
                 Stage::Claiming => return self.hold(now, at, bytes),
                 Stage::Closing => return,
             }
@@ -397,7 +397,7 @@ impl Shard {
         };
         if connection.stage == Stage::Fresh {
             if let Packet::Connect(connect) = packet {
-                if let Err(reason) = self.connect_in(at, connect) {
+                if let Err(reason) = self.connect_in(now, at, connect) {
                     self.refuse_connect(now, at, reason);
                     return false;
                 }
@@ -405,6 +405,17 @@ impl Shard {
             }
             self.close(now, at, None, End::Abnormal); // [MQTT-3.1.0-1]
             return false;
+        }
+        if connection.stage == Stage::Authenticating {
+            if matches!(packet, Packet::Disconnect(_)) {
+                self.close(now, at, None, End::Abnormal);
+                return false;
+            }
+            if let Err(why) = self.authenticating(at, &packet) {
+                self.refuse_connect(now, at, why);
+                return false;
+            }
+            return true;
         }
         let outcome = match packet {
             Packet::Publish(publish) => self.publish_in(now, at, publish),
@@ -428,10 +439,9 @@ impl Shard {
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.disconnect_in(now, at, &disconnect),
-            // A second CONNECT [MQTT-3.1.0-2]; AUTH without a method agreed (4.12); the others
-            // only a Server sends.
+            Packet::Auth(auth) => self.auth_in(now, at, &auth),
+            // A second CONNECT [MQTT-3.1.0-2]; the others only a Server sends.
             Packet::Connect(_)
-            | Packet::Auth(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
@@ -450,6 +460,9 @@ impl Shard {
             return;
         };
         let why = Text::try_from(error.to_string()).unwrap_or_default();
+        if connection.stage == Stage::Authenticating {
+            return self.refuse_connect_saying(now, at, error.connack_reason(), why);
+        }
         if connection.stage != Stage::Fresh {
             let why = Some((error.disconnect_reason(), why));
             return self.close_saying(now, at, why, End::Abnormal);

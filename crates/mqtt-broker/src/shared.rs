@@ -1,12 +1,13 @@
 //! What all shards of a process share, each part behind a short lock of its own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::directory::Directory;
 use crate::retained::Retained;
 use crate::tree::SubscriptionTree;
-use crate::{AllowAll, Limits, NoRoutes, Policy, Routes};
+use crate::{AllowAll, AuthenticationMethod, Limits, NoRoutes, Policy, Routes};
 
 /// What a broker is made of.
 pub struct Config {
@@ -14,6 +15,9 @@ pub struct Config {
     pub limits: Limits,
     pub routes: Box<dyn Routes>,
     pub policy: Box<dyn Policy>,
+    /// Methods of enhanced authentication, by name. A CONNECT that names one is judged by it alone,
+    /// not by [`Policy::connect`].
+    pub methods: BTreeMap<Box<str>, Box<dyn AuthenticationMethod>>,
     /// Random, new at each start: part of the client ids the broker assigns.
     pub seed: u64,
 }
@@ -25,6 +29,7 @@ impl Default for Config {
             limits: Limits::default(),
             routes: Box::new(NoRoutes),
             policy: Box::new(AllowAll),
+            methods: BTreeMap::new(),
             seed: 0,
         }
     }
@@ -36,6 +41,7 @@ pub struct Shared {
     pub(crate) limits: Limits,
     pub(crate) routes: Box<dyn Routes>,
     pub(crate) policy: Box<dyn Policy>,
+    pub(crate) methods: BTreeMap<Box<str>, Box<dyn AuthenticationMethod>>,
     pub(crate) tree: SubscriptionTree,
     pub(crate) retained: Retained,
     pub(crate) directory: Directory,
@@ -54,6 +60,7 @@ impl Shared {
             limits: config.limits,
             routes: config.routes,
             policy: config.policy,
+            methods: config.methods,
             tree: SubscriptionTree::new(),
             directory: Directory::new(),
             numbers: AtomicU64::new(1),

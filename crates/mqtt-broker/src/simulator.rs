@@ -5,6 +5,7 @@
 //! Holds: the driver's duties as SEAMS between broker and server have them: inboxes in order,
 //!   ToShard before the commits of its round, `distribute` in commit order.
 
+mod authentication;
 mod client;
 mod exchanges;
 mod expiry;
@@ -306,6 +307,7 @@ impl World {
             shards: self.inboxes.len(),
             limits: self.limits.clone(),
             routes: Box::new(SomeRoutes),
+            methods: [("W".into(), Box::new(authentication::Word) as _)].into(),
             seed: self.epoch,
             ..Config::default()
         }

@@ -74,6 +74,7 @@ impl Shard {
     /// CONNECT (MQTT 5.0, 3.1). An error is answered by CONNACK.
     pub(crate) fn connect_in(
         &mut self,
+        now: Now,
         at: usize,
         mut connect: Box<Connect>,
     ) -> Result<(), Rejection> {
@@ -86,12 +87,6 @@ impl Shard {
         }
         connection.explains &= connect.properties.request_problem_information;
         let mut assigned = false;
-        if connect.properties.authentication.is_some() {
-            return Err(Rejection::new(
-                ConnAckReason::BadAuthenticationMethod,
-                "this authentication method is not known here",
-            ));
-        }
         if connect.client_id.is_empty() {
             // [MQTT-3.1.3-6]; 3.1.1: only with Clean Session [MQTT-3.1.3-8]; 3.1: never.
             let may = match connect.version {
@@ -104,6 +99,10 @@ impl Shard {
             assigned = true;
         }
         connection.assigned = assigned;
+        if let Some(asked) = connect.properties.authentication.take() {
+            connection.connect = Some(connect);
+            return self.authenticate(now, at, &asked);
+        }
         let user = connect.user_name.as_deref();
         let password = connect.password.as_deref();
         let verdict =
@@ -114,6 +113,19 @@ impl Shard {
             Verdict::BadCredentials => BAD_CREDENTIALS,
             Verdict::Allow | Verdict::Deny => NOT_ALLOWED,
         })?;
+        connection.connect = Some(connect);
+        self.claim(at, principal);
+        Ok(())
+    }
+
+    /// The Client is who it says: its CONNECT asks for its client id.
+    pub(crate) fn claim(&mut self, at: usize, principal: Box<str>) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let Some(connect) = &connection.connect else {
+            return;
+        };
         let publisher = Arc::new(Publisher {
             client: (*connect.client_id).into(),
             principal,
@@ -129,7 +141,6 @@ impl Shard {
             return Ok(());
         };
         connection.stage = Stage::Claiming;
-        connection.connect = Some(connect);
         connection.publisher = Some(publisher.clone());
         connection
             .decoder
@@ -146,7 +157,6 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(at) {
             connection.claim = claim;
         }
-        Ok(())
     }
 
     fn expiry_seconds(&self, connect: &Connect) -> u32 {
@@ -460,6 +470,7 @@ impl Shard {
         connection.stage = Stage::Live;
         let id = Text::try_from(&*session.publisher.client).ok();
         let keep_alive = connection.silence_ms_max / 1_500;
+        let enhanced = connection.enhanced.as_mut();
         let properties = ConnAckProperties {
             // The Client knows what it asked for; what was cut is said.
             session_expiry_interval: Some(session.expiry_seconds),
@@ -470,6 +481,7 @@ impl Shard {
             shared_subscription_available: false,
             server_keep_alive: (limits.keep_alive_seconds_max > 0)
                 .then(|| u16::try_from(keep_alive).unwrap_or(u16::MAX)),
+            authentication: enhanced.map(|enhanced| enhanced.take_last()),
             ..ConnAckProperties::default()
         };
         let reason = ConnAckReason::Success;
