@@ -9,7 +9,7 @@ use headwater_mqtt_codec::{
     QoS, Text, Version,
 };
 
-use crate::matching::FastMap;
+use crate::aliases::{Alias, Aliases};
 use crate::session::authenticate::Enhanced;
 use crate::{CommitId, ConnectionId, Lane, Limits, Output, Peer, Publisher, reasons};
 
@@ -62,12 +62,21 @@ pub(crate) struct Connection {
     pub(crate) silence_ms_max: u64,
     pub(crate) timer: Option<u64>,
     /// QoS 1 and 2 PUBLISHes the Client takes at once.
-    pub(crate) window: usize,
+    pub(crate) window: u16,
     /// Longest packet the Client takes.
-    pub(crate) packet_bytes_max: usize,
+    pub(crate) packet_bytes_max: u32,
+    /// Topic Aliases the Client takes [MQTT-3.1.2-26].
+    pub(crate) aliases_max: u16,
+    /// It asked for Response Information.
+    pub(crate) wants_response_information: bool,
+    /// A bridge of 3.x: what it sends does not come back to it, and RETAIN is sent as published.
+    pub(crate) bridge: bool,
     /// Its refusals may carry a Reason String.
     pub(crate) explains: bool,
     pub(crate) acks: VecDeque<AckSlot>,
+    /// QoS 1 and 2 PUBLISHes taken on it and not acknowledged to the end; only in MQTT 5.0, which
+    /// announces how many there may be (4.9).
+    pub(crate) taken: u32,
     /// Commits of this connection that are not answered.
     pub(crate) pending: u32,
     /// And what they weigh.
@@ -75,7 +84,7 @@ pub(crate) struct Connection {
     /// Of QoS 1 and 2 before MQTT 5.0: what was sent behind a refused PUBLISH is refused too, for
     /// there is no answer that would keep the Client from sending the refused one again, behind it.
     pub(crate) lane: Option<Lane>,
-    pub(crate) aliases: Option<Box<FastMap<u16, Text>>>,
+    pub(crate) aliases: Option<Box<Aliases>>,
     pub(crate) enhanced: Option<Box<Enhanced>>,
     pub(crate) connect: Option<Box<Connect>>,
     /// Until the Session has it.
@@ -103,10 +112,14 @@ impl Connection {
             heard_ms: 0,
             silence_ms_max: 0,
             timer: None,
-            window: usize::from(u16::MAX),
-            packet_bytes_max: usize::MAX,
+            window: u16::MAX,
+            packet_bytes_max: u32::MAX,
+            aliases_max: 0,
+            wants_response_information: false,
+            bridge: false,
             explains: limits.reason_strings,
             acks: VecDeque::new(),
+            taken: 0,
             pending: 0,
             pending_bytes: 0,
             lane: None,
@@ -124,8 +137,8 @@ impl Connection {
     }
 
     fn fits(&self, packet: &Packet) -> bool {
-        self.packet_bytes_max == usize::MAX
-            || packet.encoded_len(self.version) <= self.packet_bytes_max
+        self.packet_bytes_max == u32::MAX
+            || packet.encoded_len(self.version) <= self.packet_bytes_max as usize
     }
 
     /// Appends a packet that is no PUBLISH; `false` when it is longer than the Client takes
@@ -153,6 +166,15 @@ impl Connection {
             }
         }
         self.send(&packet(None))
+    }
+
+    /// How a PUBLISH to this Client says its topic.
+    pub(crate) fn alias(&mut self, topic: &str) -> Alias {
+        if self.aliases_max == 0 {
+            return Alias::No; // [MQTT-3.1.2-27]
+        }
+        let aliases = self.aliases.get_or_insert_default();
+        aliases.of(topic, self.aliases_max)
     }
 
     /// Answers a PUBLISH, behind those that came before it.
@@ -184,6 +206,9 @@ impl Connection {
     }
 
     fn send_ack(&mut self, qos: QoS, id: PacketId, reason: PubAckReason) {
+        if qos == QoS::AtLeastOnce || reason.is_error() {
+            self.taken = self.taken.saturating_sub(1);
+        }
         let packet = |why: Option<Text>| {
             let properties = why.map(explanation);
             if qos == QoS::ExactlyOnce {

@@ -11,6 +11,7 @@
 //! `pending` when something durable depends on it. Its answer comes back through [`distribute`]:
 //! `pending` has the publisher acknowledged, `session::publish_out` sends to the subscribers.
 
+mod aliases;
 mod commit;
 mod connection;
 mod counts;

@@ -6,6 +6,8 @@
 
 use std::num::NonZeroU16;
 
+use headwater_mqtt_codec::QoS;
+
 /// Bounds of one broker. All of them are kept; those MQTT 5.0 can announce are announced.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -30,6 +32,14 @@ pub struct Limits {
     pub session_expiry_seconds_max: u32,
     /// Sessions that outlive their connection, in all. Default 1,000,000.
     pub sessions_max: u64,
+    /// Bytes of a Client Identifier. MQTT 3.1 allows 23. Default 65,535.
+    pub client_id_bytes_max: usize,
+    /// Highest QoS of a PUBLISH or a Will; a subscription gets no more. Default exactly once.
+    pub qos_max: QoS,
+    /// Clients may have messages retained. Default true.
+    pub retain_available: bool,
+    /// Topic Filters may have wildcards. Default true.
+    pub wildcards_available: bool,
     /// Levels of a Topic Name or Topic Filter. Default 200.
     pub topic_levels_max: usize,
     /// Subscriptions of one Session. Default 10,000.
@@ -81,6 +91,10 @@ impl Default for Limits {
             topic_alias_max: 32,
             session_expiry_seconds_max: 7 * 24 * 3_600,
             sessions_max: 1_000_000,
+            client_id_bytes_max: 65_535,
+            qos_max: QoS::ExactlyOnce,
+            retain_available: true,
+            wildcards_available: true,
             topic_levels_max: 200,
             subscriptions_max: 10_000,
             filters_per_packet_max: 1_000,

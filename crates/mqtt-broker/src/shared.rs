@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use headwater_mqtt_codec::Text;
+
 use crate::directory::Directory;
 use crate::retained::Retained;
 use crate::tree::SubscriptionTree;
@@ -15,6 +17,8 @@ pub struct Config {
     pub limits: Limits,
     pub routes: Box<dyn Routes>,
     pub policy: Box<dyn Policy>,
+    /// Response Information for Clients that ask for it (MQTT 5.0, 3.2.2.3.15).
+    pub response_information: Option<Text>,
     /// Methods of enhanced authentication, by name. A CONNECT that names one is judged by it alone,
     /// not by [`Policy::connect`].
     pub methods: BTreeMap<Box<str>, Box<dyn AuthenticationMethod>>,
@@ -29,6 +33,7 @@ impl Default for Config {
             limits: Limits::default(),
             routes: Box::new(NoRoutes),
             policy: Box::new(AllowAll),
+            response_information: None,
             methods: BTreeMap::new(),
             seed: 0,
         }
@@ -41,6 +46,7 @@ pub struct Shared {
     pub(crate) limits: Limits,
     pub(crate) routes: Box<dyn Routes>,
     pub(crate) policy: Box<dyn Policy>,
+    pub(crate) response_information: Option<Text>,
     pub(crate) methods: BTreeMap<Box<str>, Box<dyn AuthenticationMethod>>,
     pub(crate) tree: SubscriptionTree,
     pub(crate) retained: Retained,
@@ -60,6 +66,7 @@ impl Shared {
             limits: config.limits,
             routes: config.routes,
             policy: config.policy,
+            response_information: config.response_information,
             methods: config.methods,
             tree: SubscriptionTree::new(),
             directory: Directory::new(),

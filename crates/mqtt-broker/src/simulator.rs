@@ -5,14 +5,17 @@
 //! Holds: the driver's duties as SEAMS between broker and server have them: inboxes in order,
 //!   ToShard before the commits of its round, `distribute` in commit order.
 
+mod aliases;
 mod authentication;
 mod client;
 mod exchanges;
 mod expiry;
 mod feeds;
+mod flow;
 mod full_disk;
 mod judge;
 mod keeper;
+mod offers;
 mod pressure;
 mod reasons;
 mod refused;
@@ -29,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
-use headwater_mqtt_codec::DisconnectReason;
+use headwater_mqtt_codec::{DisconnectReason, Text};
 
 use crate::{
     Change, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message, Now, Peer,
@@ -238,6 +241,8 @@ pub(crate) struct World {
     pub(crate) panics: u64,
     next_connection: u64,
     pub(crate) forgets_packet_ids: bool,
+    /// From the next start on.
+    pub(crate) response_information: Option<Text>,
     limits: Limits,
     epoch: u64,
 }
@@ -277,6 +282,7 @@ impl World {
             panics: 0,
             next_connection: 0,
             forgets_packet_ids: false,
+            response_information: None,
             limits,
             epoch: 0,
         };
@@ -307,6 +313,7 @@ impl World {
             shards: self.inboxes.len(),
             limits: self.limits.clone(),
             routes: Box::new(SomeRoutes),
+            response_information: self.response_information.clone(),
             methods: [("W".into(), Box::new(authentication::Word) as _)].into(),
             seed: self.epoch,
             ..Config::default()

@@ -45,11 +45,11 @@ impl Shard {
             return;
         };
         let connection = at.and_then(|at| self.connections.get_mut(at));
-        let connection =
-            connection.filter(|connection| connection.stage == Stage::Live && !resending);
+        let connection = connection.filter(|connection| connection.stage == Stage::Live);
         match (&row.step, inflight.progress) {
             (Step::Send(message), Progress::Storing) => {
                 inflight.progress = Progress::SentOnce;
+                let connection = connection.filter(|_| !resending);
                 let (Some(connection), Some(owed)) = (connection, &inflight.owed) else {
                     return;
                 };

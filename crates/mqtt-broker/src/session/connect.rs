@@ -12,7 +12,7 @@ use headwater_mqtt_codec::{
 };
 
 use crate::commit::{Claim, Control};
-use crate::connection::Stage;
+use crate::connection::{Connection, Stage};
 use crate::directory::Seat;
 use crate::pending::{Draft, Then};
 use crate::reasons::Rejection;
@@ -20,7 +20,7 @@ use crate::rows::{self, Floor, SessionRow, WillRow};
 use crate::session::Session;
 use crate::session::end::End;
 use crate::session::will::will_row;
-use crate::{Change, CommitId, Now, Publisher, Refusal, Shard, Verdict};
+use crate::{Change, CommitId, Limits, Now, Publisher, Refusal, Shard, Shared, Verdict};
 
 /// Session numbers that one row reserves.
 const NUMBERS_STEP: u64 = 1 << 12;
@@ -28,6 +28,20 @@ const NUMBERS_STEP: u64 = 1 << 12;
 const EMPTY_CLIENT_ID: Rejection = Rejection::new(
     ConnAckReason::ClientIdentifierNotValid,
     "an empty client identifier needs a clean session",
+);
+const LONG_CLIENT_ID: Rejection = Rejection::new(
+    ConnAckReason::ClientIdentifierNotValid,
+    "the client identifier is too long",
+);
+/// [MQTT-3.2.2-12]
+const WILL_QOS: Rejection = Rejection::new(
+    ConnAckReason::QoSNotSupported,
+    "the QoS of the Will is above the highest that is available here",
+);
+/// [MQTT-3.2.2-13]
+const WILL_RETAIN: Rejection = Rejection::new(
+    ConnAckReason::RetainNotSupported,
+    "no message is retained here, so no Will",
 );
 const BAD_CREDENTIALS: Rejection = Rejection::new(
     ConnAckReason::BadUserNameOrPassword,
@@ -70,6 +84,18 @@ pub(crate) struct Dress {
     numbers: Option<u64>,
 }
 
+/// Whether it asks for no more than there is.
+fn may_connect(limits: &Limits, connect: &Connect) -> Result<(), Rejection> {
+    if connect.client_id.len() > limits.client_id_bytes_max {
+        return Err(LONG_CLIENT_ID);
+    }
+    match &connect.will {
+        Some(will) if will.qos > limits.qos_max => Err(WILL_QOS),
+        Some(will) if will.retain && !limits.retain_available => Err(WILL_RETAIN),
+        _ => Ok(()),
+    }
+}
+
 impl Shard {
     /// CONNECT (MQTT 5.0, 3.1). An error is answered by CONNACK.
     pub(crate) fn connect_in(
@@ -83,9 +109,13 @@ impl Shard {
         };
         connection.version = connect.version;
         if let Some(bytes_max) = connect.properties.maximum_packet_size {
-            connection.packet_bytes_max = bytes_max.get() as usize;
+            connection.packet_bytes_max = bytes_max.get();
         }
         connection.explains &= connect.properties.request_problem_information;
+        connection.wants_response_information = connect.properties.request_response_information;
+        connection.bridge = connect.bridge;
+        connection.aliases_max = connect.properties.topic_alias_maximum;
+        may_connect(&self.shared.limits, &connect)?;
         let mut assigned = false;
         if connect.client_id.is_empty() {
             // [MQTT-3.1.3-6]; 3.1.1: only with Clean Session [MQTT-3.1.3-8]; 3.1: never.
@@ -287,13 +317,8 @@ impl Shard {
         };
         session.connection = Some(at);
         connection.session = Some(slot);
-        connection.window = usize::from(
-            connect
-                .properties
-                .receive_maximum
-                .min(shared.limits.inflight_max)
-                .get(),
-        );
+        let window = connect.properties.receive_maximum;
+        connection.window = window.min(shared.limits.inflight_max).get(); // [MQTT-4.9.0-1]
         let granted = match shared.limits.keep_alive_seconds_max {
             0 => connect.keep_alive,
             most if connect.keep_alive == 0 || connect.keep_alive > most => {
@@ -460,7 +485,6 @@ impl Shard {
 
     /// CONNACK, then what waits.
     fn welcome(&mut self, now: Now, at: usize, slot: usize, present: bool) {
-        let limits = self.shared.limits.clone();
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
@@ -468,29 +492,12 @@ impl Shard {
             return;
         };
         connection.stage = Stage::Live;
-        let id = Text::try_from(&*session.publisher.client).ok();
-        let keep_alive = connection.silence_ms_max / 1_500;
-        let enhanced = connection.enhanced.as_mut();
-        let properties = ConnAckProperties {
-            // The Client knows what it asked for; what was cut is said.
-            session_expiry_interval: Some(session.expiry_seconds),
-            receive_maximum: limits.receive_maximum,
-            maximum_packet_size: NonZeroU32::new(limits.packet_bytes_max),
-            assigned_client_identifier: id.filter(|_| connection.assigned),
-            topic_alias_maximum: limits.topic_alias_max,
-            shared_subscription_available: false,
-            server_keep_alive: (limits.keep_alive_seconds_max > 0)
-                .then(|| u16::try_from(keep_alive).unwrap_or(u16::MAX)),
-            authentication: enhanced.map(|enhanced| enhanced.take_last()),
-            ..ConnAckProperties::default()
-        };
-        let reason = ConnAckReason::Success;
-        let packet = ConnAck {
+        let packet = Packet::ConnAck(Box::new(ConnAck {
             session_present: present,
-            reason,
-            properties,
-        };
-        let sent = connection.send(&Packet::ConnAck(Box::new(packet)));
+            reason: ConnAckReason::Success,
+            properties: connection.welcome_properties(&self.shared, session),
+        }));
+        let sent = connection.send(&packet);
         self.counts.connections += 1;
         if !sent {
             // The Client takes no packet as long as this one; nothing may come before it.
@@ -500,5 +507,35 @@ impl Shard {
         self.rearm_connection(now, at);
         self.resume_out(now, slot);
         self.replay.push(at);
+    }
+}
+
+impl Connection {
+    /// What a CONNACK of success says: what the Client gets of what it asked for, and the bounds.
+    fn welcome_properties(&mut self, shared: &Shared, session: &Session) -> ConnAckProperties {
+        let limits = &shared.limits;
+        let id = Text::try_from(&*session.publisher.client).ok();
+        let keep_alive = u16::try_from(self.silence_ms_max / 1_500).unwrap_or(u16::MAX);
+        let information = shared.response_information.as_ref();
+        let enhanced = self.enhanced.as_mut();
+        ConnAckProperties {
+            // The Client knows what it asked for; what was cut is said.
+            session_expiry_interval: Some(session.expiry_seconds),
+            receive_maximum: limits.receive_maximum,
+            maximum_qos: limits.qos_max, // [MQTT-3.2.2-9]
+            retain_available: limits.retain_available,
+            maximum_packet_size: NonZeroU32::new(limits.packet_bytes_max),
+            assigned_client_identifier: id.filter(|_| self.assigned), // [MQTT-3.1.3-7]
+            topic_alias_maximum: limits.topic_alias_max,
+            wildcard_subscription_available: limits.wildcards_available,
+            shared_subscription_available: false,
+            server_keep_alive: (limits.keep_alive_seconds_max > 0).then_some(keep_alive),
+            // [MQTT-3.1.2-28]
+            response_information: information
+                .filter(|_| self.wants_response_information)
+                .cloned(),
+            authentication: enhanced.map(|enhanced| enhanced.take_last()), // [MQTT-4.12.0-5]
+            ..ConnAckProperties::default()
+        }
     }
 }

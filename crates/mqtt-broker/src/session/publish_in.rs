@@ -25,6 +25,16 @@ const WINDOW_EXCEEDED: Violation = Violation::new(
     DisconnectReason::ReceiveMaximumExceeded,
     "more unacknowledged messages than the receive maximum of CONNACK",
 );
+/// 3.2.2.3.4, [MQTT-3.2.2-11]
+const QOS_TOO_HIGH: Violation = Violation::new(
+    DisconnectReason::QoSNotSupported,
+    "the QoS is above the maximum QoS of CONNACK",
+);
+/// 3.2.2.3.5, [MQTT-3.2.2-14]
+const NOT_RETAINED: Violation = Violation::new(
+    DisconnectReason::RetainNotSupported,
+    "no message is retained here, as CONNACK said",
+);
 /// [MQTT-3.2.2-17]
 const ALIAS_TOO_HIGH: Violation = Violation::new(
     DisconnectReason::TopicAliasInvalid,
@@ -73,6 +83,13 @@ impl Shard {
             QoS::AtLeastOnce => self.counts.received_qos1 += 1,
             QoS::ExactlyOnce => self.counts.received_qos2 += 1,
         }
+        let limits = &self.shared.limits;
+        if qos > limits.qos_max {
+            return Err(QOS_TOO_HIGH);
+        }
+        if publish.retain && !limits.retain_available {
+            return Err(NOT_RETAINED);
+        }
         let Some(connection) = self.connections.get_mut(at) else {
             return Ok(());
         };
@@ -96,15 +113,19 @@ impl Shard {
                     None => {}
                 }
             }
-            let receive_maximum = usize::from(self.shared.limits.receive_maximum.get());
-            // Before MQTT 5.0 nothing announces a window: it bounds what is held, the identifiers
-            // that wait for PUBREL, and closes.
-            let taken = match (connection.is_v5(), qos) {
-                (true, _) => connection.acks.len().max(session.inbound.len()),
-                (false, QoS::ExactlyOnce) => session.inbound.len(),
-                (false, _) => 0,
-            };
-            if taken >= receive_maximum {
+            let receive_maximum = limits.receive_maximum.get();
+            // Identifiers that wait for PUBREL. A new connection has a window of its own (4.9)
+            // beside those of the one before. Before MQTT 5.0 nothing announces a window: it bounds
+            // what is held, and closes.
+            let mut held_max = usize::from(receive_maximum);
+            if connection.is_v5() {
+                held_max *= 2;
+                if connection.taken >= u32::from(receive_maximum) {
+                    return Err(WINDOW_EXCEEDED);
+                }
+                connection.taken += 1;
+            }
+            if qos == QoS::ExactlyOnce && session.inbound.len() >= held_max {
                 return Err(WINDOW_EXCEEDED);
             }
         }
@@ -128,24 +149,19 @@ impl Shard {
         let Some(alias) = publish.topic_alias else {
             return Ok(());
         };
-        let alias = alias.get();
-        if alias > self.shared.limits.topic_alias_max {
+        if alias.get() > self.shared.limits.topic_alias_max {
             return Err(ALIAS_TOO_HIGH);
         }
         let Some(connection) = self.connections.get_mut(at) else {
             return Ok(());
         };
         if publish.topic.is_empty() {
-            let known = connection
-                .aliases
-                .as_ref()
-                .and_then(|aliases| aliases.get(&alias));
+            let aliases = connection.aliases.as_ref();
+            let known = aliases.and_then(|aliases| aliases.topic(alias));
             publish.topic = known.cloned().ok_or(UNKNOWN_ALIAS)?;
         } else {
-            connection
-                .aliases
-                .get_or_insert_default()
-                .insert(alias, publish.topic.detached());
+            let aliases = connection.aliases.get_or_insert_default();
+            aliases.set(alias, &publish.topic);
         }
         Ok(())
     }
@@ -418,6 +434,9 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
+        if known {
+            connection.taken = connection.taken.saturating_sub(1);
+        }
         if connection.stage == Stage::Live {
             let reason = if known || !connection.is_v5() {
                 PubCompReason::Success

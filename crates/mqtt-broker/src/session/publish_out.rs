@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
-use headwater_mqtt_codec::{Delivery as Wire, PacketId, PublishRef, QoS, SubscriptionId};
+use headwater_mqtt_codec::{Delivery as Wire, PacketId, PublishRef, QoS, SubscriptionId, Text};
 use smallvec::SmallVec;
 
+use crate::aliases::Alias;
 use crate::commit::Delivery;
 use crate::connection::{Connection, Stage};
 use crate::counts::Counts;
@@ -36,22 +37,32 @@ pub(crate) fn transmit(
     delivery: Wire,
     manner: Manner<'_>,
 ) -> bool {
-    let view = PublishRef {
+    let mut alias = connection.alias(&message.topic);
+    let mut view = PublishRef {
         delivery,
         retain: manner.retain,
-        topic: &message.topic,
-        topic_alias: None,
+        topic: match alias {
+            Alias::Known(_) => Text::empty(),
+            Alias::No | Alias::New(_) => &message.topic,
+        },
+        topic_alias: alias.number(),
         subscription_ids: manner.ids,
         message_expiry_interval: message.expiry_left(now),
         properties: message.properties.as_deref(),
         payload: &message.payload,
     };
     let version = connection.version;
-    if connection.packet_bytes_max != usize::MAX
-        && view.encoded_len(version) > connection.packet_bytes_max
-    {
-        counts.dropped_too_large += 1;
-        return false;
+    if connection.packet_bytes_max != u32::MAX {
+        let bytes_max = connection.packet_bytes_max as usize;
+        let mut fits = view.encoded_len(version) <= bytes_max;
+        if !fits && let Alias::New(_) = alias {
+            (alias, view.topic_alias) = (Alias::No, None);
+            fits = view.encoded_len(version) <= bytes_max;
+        }
+        if !fits {
+            counts.dropped_too_large += 1;
+            return false;
+        }
     }
     let encoded = if message.payload.len() < CHUNK_BYTES_MIN {
         view.encode(version, connection.output.tail())
@@ -65,6 +76,10 @@ pub(crate) fn transmit(
     if encoded.is_err() {
         counts.dropped_too_large += 1;
         return false;
+    }
+    if let Alias::New(alias) = alias {
+        let aliases = connection.aliases.get_or_insert_default();
+        aliases.give(alias, &message.topic);
     }
     match delivery {
         Wire::AtMostOnce => counts.sent_qos0 += 1,
@@ -278,7 +293,10 @@ impl Shard {
             }
             return;
         }
-        if !live || session.inflight.len() >= connection.window || !session.queue.is_empty() {
+        if !live
+            || session.inflight.len() >= usize::from(connection.window)
+            || !session.queue.is_empty()
+        {
             let message = shared
                 .get_or_insert_with(|| message.clone().detach())
                 .clone();
@@ -340,7 +358,7 @@ impl Shard {
         let output_bytes_max = self.shared.limits.output_bytes_max;
         (connection.output).takes_message(session.storing_bytes, output_bytes_max)
             && connection.stage == Stage::Live
-            && session.inflight.len() - session.resend.len() < connection.window
+            && session.inflight.len() - session.resend.len() < usize::from(connection.window)
     }
 
     /// Sends one owed message: QoS 1 at once, QoS 2 once its Packet Identifier is in the log.

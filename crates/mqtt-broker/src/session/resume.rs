@@ -33,12 +33,24 @@ enum Again {
 impl Shard {
     /// A new connection of a Session that was in the middle of something.
     pub(crate) fn resume_out(&mut self, now: Now, slot: usize) {
-        if let Some(session) = self.sessions.get_mut(slot) {
-            session.resend = session
-                .inflight
-                .iter()
-                .map(|inflight| inflight.id)
-                .collect();
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let connection = session.connection;
+        let mut connection = connection.and_then(|at| self.connections.get_mut(at));
+        let number = session.number();
+        for inflight in &session.inflight {
+            match (inflight.progress, &inflight.owed, &mut connection) {
+                // At once, whatever the Client's window [MQTT-3.3.4-10].
+                (Progress::Released, _, Some(connection)) => send_release(connection, inflight.id),
+                // A step that the log may not have: it is asked for again. Whichever of two is
+                // committed first is seen, the other changes nothing.
+                (Progress::Recorded, Some(owed), _) => {
+                    let step = RowStep::release(slot, number, inflight.id, owed.sequence);
+                    self.row_steps.push(step);
+                }
+                _ => session.resend.push_back(inflight.id),
+            }
         }
         self.feed(now, slot);
     }
@@ -88,19 +100,8 @@ impl Shard {
             return Again::Over;
         };
         let owed = match (inflight.progress, &inflight.owed) {
-            (Progress::Released, _) => {
-                if let Some(connection) = self.connections.get_mut(at) {
-                    send_release(connection, id);
-                }
-                return Again::Sent;
-            }
-            // A step that the log may not have: it is asked for again. Whichever of two is
-            // committed first is seen, the other changes nothing.
-            (Progress::Recorded, Some(owed)) => {
-                let step = RowStep::release(slot, session.number(), id, owed.sequence);
-                self.row_steps.push(step);
-                return Again::Sent;
-            }
+            // The Client has it after all: its PUBREL is sent, or follows its commit.
+            (Progress::Recorded | Progress::Released, _) => return Again::Sent,
             (_, None) => return Again::Over,
             (_, Some(owed)) => owed.clone(),
         };

@@ -107,12 +107,16 @@ impl Shard {
         let mut changes = Vec::new();
         let number = session.number();
         let has_rows = session.has_rows;
+        let (bridge, qos_max) = (connection.bridge, self.shared.limits.qos_max);
         for (index, wanted) in subscribe.subscriptions.iter().enumerate() {
             if let Some(reason) = self.refusal(slot, index, wanted, granted.filters.len()) {
                 granted.reasons.push(reason);
                 continue;
             }
-            let options = wanted.options;
+            let mut options = wanted.options;
+            options.qos = options.qos.min(qos_max); // [MQTT-3.2.2-10]
+            options.no_local |= bridge;
+            options.retain_as_published |= bridge;
             granted.reasons.push(SubAckReason::granted(options.qos));
             granted.filters.push(GrantedFilter {
                 filter: (*wanted.filter).into(),
@@ -157,6 +161,9 @@ impl Shard {
         // `$share/group/filter` belongs to 3.x too here, as everywhere in this field.
         if filter.starts_with("$share/") {
             return Some(SubAckReason::SharedSubscriptionsNotSupported);
+        }
+        if !limits.wildcards_available && filter.contains(['+', '#']) {
+            return Some(SubAckReason::WildcardSubscriptionsNotSupported);
         }
         let limit = limits.topic_levels_max;
         if filter.len() >= limit && filter.bytes().filter(|byte| *byte == b'/').count() >= limit {
