@@ -23,9 +23,10 @@ pub(crate) struct Context {
 const FILE_SHARES: usize = 3;
 
 impl Context {
-    /// The largest unit that is taken: the write-ahead file holds several.
+    /// The largest unit that is taken. A group that is not full yet holds as much at most before one
+    /// more comes to it, so that any group fits one file, half of the bound.
     pub(crate) fn unit_bytes_max(&self) -> u64 {
-        self.wal_bytes_max / 8
+        self.wal_bytes_max / 7
     }
 
     pub(crate) fn new(fs: Arc<dyn Fs>, options: Options, wal_bytes_max: u64) -> Self {

@@ -157,11 +157,24 @@ impl Listeners {
 pub(crate) struct Mqtt {
     /// Threads that serve MQTT, 1 to 256; 0 takes the number of cores. Default 0.
     pub(crate) shards: usize,
-    /// Largest packet taken, 64 B to 256 MiB; less where its commit would not fit an eighth of
+    /// Largest packet taken, 64 B to 256 MiB; less where its commit would not fit a seventh of
     /// `log.wal_bytes_max`. Default 16 MiB.
     pub(crate) packet_bytes_max: ByteSize,
     /// Unacknowledged QoS 1 and 2 PUBLISHes taken at once from a Client, 1 to 65,535. Default 1,000.
     pub(crate) receive_maximum: u16,
+    /// Topic Aliases a Client may set on a connection. Default 32.
+    pub(crate) topic_alias_max: u16,
+    /// Bytes of a client identifier; a longer one is refused (0x85; 3.x: 2). MQTT 3.1 allows 23.
+    /// Default 65,535.
+    pub(crate) client_id_bytes_max: u16,
+    /// Highest QoS of a PUBLISH or a Will, 0 to 2; a subscription is granted no more. Default 2.
+    pub(crate) qos_max: u8,
+    /// Clients may have messages retained. Default true.
+    pub(crate) retain_available: bool,
+    /// Topic Filters may have wildcards. Default true.
+    pub(crate) wildcards_available: bool,
+    /// Response Information for Clients that ask for it, at most 1,024 bytes. Default none.
+    pub(crate) response_information: Option<String>,
     /// Longest Keep Alive granted, in seconds; 0 grants every wish. Default 0.
     pub(crate) keep_alive_seconds_max: u16,
     /// How long a Session may outlive its connection. Default 7 days.
@@ -201,6 +214,12 @@ impl Default for Mqtt {
             shards: 0,
             packet_bytes_max: ByteSize(16 << 20),
             receive_maximum: 1000,
+            topic_alias_max: 32,
+            client_id_bytes_max: u16::MAX,
+            qos_max: 2,
+            retain_available: true,
+            wildcards_available: true,
+            response_information: None,
             keep_alive_seconds_max: 0,
             session_expiry_max: DurationMs::days(7),
             sessions_max: 1_000_000,
@@ -410,6 +429,22 @@ impl Config {
             wrong(
                 "mqtt.receive_maximum",
                 "0 would let nobody publish; take 1..=65535".to_owned(),
+            );
+        }
+        if self.mqtt.qos_max > 2 {
+            wrong("mqtt.qos_max", "not in 0..=2".to_owned());
+        }
+        if self.mqtt.client_id_bytes_max < 23 {
+            wrong(
+                "mqtt.client_id_bytes_max",
+                "every server must take 23; take 23..=65535".to_owned(),
+            );
+        }
+        let information = self.mqtt.response_information.as_deref();
+        if information.is_some_and(|text| text.len() > 1024 || text.contains('\0')) {
+            wrong(
+                "mqtt.response_information",
+                "longer than 1,024 bytes, or has a null character".to_owned(),
             );
         }
         if !(64 << 10..=1 << 30).contains(&self.kafka.frame_bytes_max.0) {

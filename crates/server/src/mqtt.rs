@@ -85,6 +85,7 @@ pub(crate) struct Setup {
     pub(crate) flows: Arc<Current>,
     pub(crate) permissions: Arc<Permissions>,
     pub(crate) limits: broker::Limits,
+    pub(crate) response_information: Option<String>,
     pub(crate) shards: usize,
     /// Handshakes in progress, in all.
     pub(crate) handshakes_max: usize,
@@ -109,6 +110,7 @@ impl Mqtt {
             flows,
             permissions,
             limits,
+            response_information,
             shards,
             handshakes_max,
             places,
@@ -124,6 +126,8 @@ impl Mqtt {
             limits,
             routes: Box::new(crate::flows::RouteQuestion(Arc::clone(&flows))),
             policy: Box::new(PermissionQuestion(permissions)),
+            response_information: response_information.and_then(|text| text.try_into().ok()),
+            methods: Default::default(),
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
         }));
         let timeline = Arc::new(Timeline::new());

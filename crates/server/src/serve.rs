@@ -28,6 +28,7 @@ use headwater_dashboard::ListenerState;
 use headwater_docstore::Store;
 use headwater_kafka_server::KafkaServer;
 use headwater_mqtt_broker::Limits;
+use headwater_mqtt_codec::QoS;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
@@ -162,6 +163,7 @@ impl House {
             flows: Arc::clone(&flows),
             permissions: Arc::clone(&permissions),
             limits: limits(&config, log.unit_bytes_max()),
+            response_information: config.mqtt.response_information.clone(),
             shards: shards(&config),
             handshakes_max: config.mqtt.handshakes_max.min(places.most() / 2),
             places,
@@ -489,6 +491,11 @@ fn limits(config: &Config, unit_bytes_max: u64) -> Limits {
         send_ms_max: mqtt.send_timeout.0,
         connect_ms_max: mqtt.connect_timeout.0,
         keep_alive_seconds_max: mqtt.keep_alive_seconds_max,
+        topic_alias_max: mqtt.topic_alias_max,
+        client_id_bytes_max: usize::from(mqtt.client_id_bytes_max),
+        qos_max: QoS::from_bits(mqtt.qos_max).unwrap_or(QoS::ExactlyOnce),
+        retain_available: mqtt.retain_available,
+        wildcards_available: mqtt.wildcards_available,
         reason_strings: mqtt.reason_strings,
         receive_maximum: mqtt
             .receive_maximum

@@ -236,6 +236,59 @@ fn tables_change_with_their_unit_and_survive_checkpoints() {
 }
 
 #[test]
+fn a_unit_of_the_largest_size_finds_room_whatever_lies_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let topic = create(&log, "t", 2);
+    let size = usize::try_from(log.unit_bytes_max()).unwrap();
+    let rows = |bytes: usize| {
+        let one = put(16, "k", "");
+        let count = bytes / (16 + one.key.len());
+        vec![one; count]
+    };
+    for round in 1..12 {
+        // Not waited for: it gathers in groups with the large ones.
+        let small = unit([record(topic[0], &vec![7; size / round])]);
+        let value = vec![7; size / 2];
+        let mut large = unit([record(topic[1], &value)]);
+        let left = size - large.size_bytes();
+        large.tables = rows(left);
+        assert!(size - large.size_bytes() < 32);
+        let mut too_large = unit([record(topic[1], &value)]);
+        too_large.tables = rows(left + 32);
+        let submissions: Vec<_> = [small, large, too_large]
+            .into_iter()
+            .map(|unit| {
+                let log = &log;
+                move || log.commit(unit)
+            })
+            .collect();
+        let results = std::thread::scope(|scope| {
+            let threads: Vec<_> = submissions
+                .into_iter()
+                .map(|one| scope.spawn(one))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap().map(drop))
+                .collect::<Vec<_>>()
+        });
+        assert!(
+            matches!(
+                &results[..],
+                [
+                    Ok(()) | Err(CommitError::TooLarge { .. }),
+                    Ok(()),
+                    Err(CommitError::TooLarge { .. })
+                ]
+            ),
+            "{round}: {results:?}"
+        );
+    }
+    assert!(log.stats().checkpoints > 1, "{:?}", log.stats());
+}
+
+#[test]
 fn idempotent_producers_are_answered_as_kafka_answers_them() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path());

@@ -171,17 +171,16 @@ impl Shard {
     /// The Client's turn on its way to CONNACK.
     fn prove(&mut self, at: usize, data: Option<&Binary>) -> Result<(), Rejection> {
         match self.step_exchange(at, data)? {
-            Step::Asked => {}
+            Step::Asked => Ok(()),
             Step::Proven(principal, last) => {
                 if let Some(connection) = self.connections.get_mut(at)
                     && let Some(enhanced) = &mut connection.enhanced
                 {
                     enhanced.last = last;
                 }
-                self.claim(at, principal);
+                self.claim(at, principal)
             }
         }
-        Ok(())
     }
 
     fn begin_exchange(&mut self, now: Now, at: usize) {

@@ -144,17 +144,17 @@ impl Shard {
             Verdict::Allow | Verdict::Deny => NOT_ALLOWED,
         })?;
         connection.connect = Some(connect);
-        self.claim(at, principal);
-        Ok(())
+        self.claim(at, principal)
     }
 
     /// The Client is who it says: its CONNECT asks for its client id.
-    pub(crate) fn claim(&mut self, at: usize, principal: Box<str>) {
-        let Some(connection) = self.connections.get_mut(at) else {
-            return;
-        };
-        let Some(connect) = &connection.connect else {
-            return;
+    pub(crate) fn claim(&mut self, at: usize, principal: Box<str>) -> Result<(), Rejection> {
+        let connect = self
+            .connections
+            .get(at)
+            .and_then(|one| one.connect.as_ref());
+        let Some(connect) = connect else {
+            return Ok(());
         };
         let publisher = Arc::new(Publisher {
             client: (*connect.client_id).into(),
@@ -187,6 +187,7 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(at) {
             connection.claim = claim;
         }
+        Ok(())
     }
 
     fn expiry_seconds(&self, connect: &Connect) -> u32 {

@@ -84,7 +84,7 @@ fn a_refusal_makes_room_and_is_the_end_of_its_message() {
         world.read(subscriber);
         // Implementation specific error: no PUBREL, and the third comes.
         let refused = hex(&format!("{ack} 03 0001 83"));
-        let third = format!("07 0001 61 0003 00 03");
+        let third = "07 0001 61 0003 00 03";
         let answer = exchange(&mut world, subscriber, &refused);
         assert_eq!(answer, hex(&format!("{publish_flags} {third}")));
         world.cut(subscriber);

@@ -126,8 +126,8 @@ fn packet_of_the_announced_size_is_taken_by_the_log() {
     let (mut wire, size) = Wire::connect_for_size(program.mqtt(), &Hello::v5(&name));
     assert_eq!(
         size,
-        (16 << 20) / 8 / 3 - (256 << 10),
-        "an eighth, in three copies"
+        (16 << 20) / 7 / 3 - (256 << 10),
+        "a seventh, in three copies"
     );
     let topic = "t".repeat(60_000);
     let overhead = publish(&topic, &[0; 1 << 16], 1, 1).len() - (1 << 16);
