@@ -116,7 +116,8 @@ impl KafkaServer {
         let permit = Arc::clone(&self.connections).try_acquire_owned();
         let place = permit.ok().and_then(|permit| {
             let host = Arc::clone(&self.shared.host);
-            host.take_place().then_some(Place {
+            // Made only once it was taken: its end gives the place back.
+            host.take_place().then(|| Place {
                 host,
                 _permit: permit,
             })
