@@ -339,6 +339,11 @@ impl World {
     }
 
     pub(crate) fn open(&mut self, shard: usize) -> ConnectionId {
+        self.open_after(shard, 0)
+    }
+
+    /// As [`Self::open`], when the transport's handshake has taken so long.
+    pub(crate) fn open_after(&mut self, shard: usize, handshake_ms: u64) -> ConnectionId {
         self.next_connection += 1;
         let connection = ConnectionId(self.next_connection);
         self.open.insert(connection, shard);
@@ -346,7 +351,7 @@ impl World {
         self.inboxes[shard].push_back(Input::Opened {
             connection,
             peer: Peer { address: None },
-            handshake_ms: 0,
+            handshake_ms,
         });
         connection
     }

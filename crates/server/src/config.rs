@@ -8,15 +8,20 @@
 #[cfg(test)]
 mod documented;
 mod layers;
+mod network;
 mod units;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use headwater_bridge::{DeliverConfig, RouteConfig, SinkConfig};
 use serde::Deserialize;
 
+use crate::tls::carries_tls;
+
 pub(crate) use crate::permissions::Permission;
-pub(crate) use layers::{ConfigError, Loaded, Sources, load};
+pub(crate) use layers::{ConfigError, Loaded, Sources, check_files, load};
+pub(crate) use network::Network;
 pub(crate) use units::{ByteSize, DurationMs};
 
 /// Everything that can be configured. `Config::default()` is what an empty file means.
@@ -98,6 +103,34 @@ pub(crate) struct Listener {
     /// no browser is not asked. Default: on loopback without `allow_anonymous` the pages of this
     /// computer, else all.
     pub(crate) origins: Option<Vec<String>>,
+    /// Its certificate and those that lead to the CA, in PEM form. On tls, wss, quic and https.
+    /// Default: the development certificate.
+    pub(crate) certificate_file: Option<PathBuf>,
+    /// The certificate's private key, in PEM form.
+    pub(crate) key_file: Option<PathBuf>,
+    /// Certificates of the CAs whose clients are let in, in PEM form.
+    pub(crate) client_ca_file: Option<PathBuf>,
+    /// Whether clients show a certificate. Default `none`.
+    pub(crate) client_certificates: ClientCertificates,
+    /// Revocation lists of those CAs, in PEM form. Where there are any, each CA of a client's chain
+    /// needs one, and an outdated one lets nobody in. Default none.
+    pub(crate) crl_files: Vec<PathBuf>,
+    /// Addresses whose connections begin with a PROXY protocol header (v1 or v2). On tcp, tls, ws and
+    /// wss. Default none.
+    pub(crate) proxy_protocol: Vec<Network>,
+}
+
+/// Whether a listener's clients show a certificate.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ClientCertificates {
+    /// They are not asked for one.
+    #[default]
+    None,
+    /// One that is shown must be good.
+    Optional,
+    /// Nobody gets in without one.
+    Required,
 }
 
 impl Default for Listener {
@@ -108,6 +141,12 @@ impl Default for Listener {
             allow_anonymous: false,
             path: None,
             origins: None,
+            certificate_file: None,
+            key_file: None,
+            client_ca_file: None,
+            client_certificates: ClientCertificates::None,
+            crl_files: Vec::new(),
+            proxy_protocol: Vec::new(),
         }
     }
 }
@@ -132,6 +171,72 @@ impl Default for Listeners {
             http: door(),
             https: door(),
         }
+    }
+}
+
+impl Listener {
+    /// Keys of the door `name` that do nothing there or miss another.
+    fn problems(&self, name: &str) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        let mut wrong = |is_wrong: bool, key: &'static str, sentence: &str| {
+            if is_wrong {
+                found.push((key, sentence.to_owned()));
+            }
+        };
+        let verifies = self.client_certificates != ClientCertificates::None;
+        let tls = [
+            (self.certificate_file.is_some(), "certificate_file"),
+            (self.key_file.is_some(), "key_file"),
+            (self.client_ca_file.is_some(), "client_ca_file"),
+            (verifies, "client_certificates"),
+            (!self.crl_files.is_empty(), "crl_files"),
+        ];
+        if !carries_tls(name) {
+            let sentence =
+                format!("{name} is not encrypted; this belongs to tls, wss, quic or https");
+            for (is_set, key) in tls {
+                wrong(is_set, key, &sentence);
+            }
+        } else {
+            let (certificate, key) = (self.certificate_file.is_some(), self.key_file.is_some());
+            wrong(
+                certificate && !key,
+                "certificate_file",
+                "needs key_file beside it",
+            );
+            wrong(
+                key && !certificate,
+                "key_file",
+                "needs certificate_file beside it",
+            );
+            let has_ca = self.client_ca_file.is_some();
+            let sentence = "needs client_ca_file: the CAs whose clients are let in";
+            wrong(verifies && !has_ca, "client_certificates", sentence);
+            let sentence =
+                "does nothing unless client_certificates is \"optional\" or \"required\"";
+            wrong(has_ca && !verifies, "client_ca_file", sentence);
+            wrong(
+                !self.crl_files.is_empty() && !verifies,
+                "crl_files",
+                sentence,
+            );
+        }
+        let is_websocket = matches!(name, "ws" | "wss");
+        let sentence = format!("{name} has no path; ws and wss do");
+        wrong(self.path.is_some() && !is_websocket, "path", &sentence);
+        let begins = self.path.as_ref().is_none_or(|path| path.starts_with('/'));
+        wrong(!begins, "path", "a path begins with /");
+        let sentence = format!("no web page reaches {name}; ws and wss it does");
+        wrong(
+            self.origins.is_some() && !is_websocket,
+            "origins",
+            &sentence,
+        );
+        let takes_proxy = matches!(name, "tcp" | "tls" | "ws" | "wss");
+        let sentence = format!("{name} takes no PROXY protocol; tcp, tls, ws and wss do");
+        let has_proxies = !self.proxy_protocol.is_empty();
+        wrong(has_proxies && !takes_proxy, "proxy_protocol", &sentence);
+        found
     }
 }
 
@@ -383,23 +488,8 @@ impl Config {
         let mut found = Vec::new();
         let mut wrong = |key: &str, sentence: String| found.push((key.to_owned(), sentence));
         for (name, _, listener) in self.listeners.all() {
-            let is_websocket = matches!(name, "ws" | "wss");
-            if listener.path.is_some() && !is_websocket {
-                let key = format!("listeners.{name}.path");
-                wrong(&key, format!("{name} has no path; ws and wss do"));
-            }
-            if (listener.path.as_ref()).is_some_and(|path| !path.starts_with('/')) {
-                wrong(
-                    &format!("listeners.{name}.path"),
-                    "a path begins with /".to_owned(),
-                );
-            }
-            if listener.origins.is_some() && !is_websocket {
-                let key = format!("listeners.{name}.origins");
-                wrong(
-                    &key,
-                    format!("no web page reaches {name}; ws and wss it does"),
-                );
+            for (key, sentence) in listener.problems(name) {
+                wrong(&format!("listeners.{name}.{key}"), sentence);
             }
             let Some(bind) = listener.bind else { continue };
             if listener.enabled && !bind.ip().is_loopback() && !listener.allow_anonymous {
@@ -531,6 +621,46 @@ mod tests {
         assert_eq!(said.problems(), []);
         let off: Config = toml::from_str(&format!("{open}enabled = false\n")).unwrap();
         assert_eq!(off.problems(), []);
+    }
+
+    #[test]
+    fn keys_of_tls_that_do_nothing_or_miss_another_are_named() {
+        for (text, key) in [
+            (
+                "[listeners.tcp]\ncertificate_file = \"c\"\nkey_file = \"k\"",
+                "tcp.certificate_file",
+            ),
+            (
+                "[listeners.kafka]\nclient_certificates = \"required\"",
+                "kafka.client_certificates",
+            ),
+            (
+                "[listeners.tls]\ncertificate_file = \"c\"",
+                "tls.certificate_file",
+            ),
+            ("[listeners.wss]\nkey_file = \"k\"", "wss.key_file"),
+            (
+                "[listeners.quic]\nclient_certificates = \"optional\"",
+                "quic.client_certificates",
+            ),
+            (
+                "[listeners.tls]\nclient_ca_file = \"c\"",
+                "tls.client_ca_file",
+            ),
+            ("[listeners.tls]\ncrl_files = [\"c\"]", "tls.crl_files"),
+            (
+                "[listeners.quic]\nproxy_protocol = [\"::1\"]",
+                "quic.proxy_protocol",
+            ),
+        ] {
+            let config: Config = toml::from_str(text).unwrap();
+            let found = config.problems();
+            assert_eq!(found[0].0, format!("listeners.{key}"), "{text}: {found:?}");
+        }
+        let good = "[listeners.wss]\nclient_ca_file = \"c\"\nclient_certificates = \"required\"\n\
+                    crl_files = [\"r\"]\nproxy_protocol = [\"10.0.0.0/8\"]";
+        let config: Config = toml::from_str(good).unwrap();
+        assert_eq!(config.problems(), []);
     }
 
     #[test]

@@ -33,6 +33,7 @@ use crate::flows::delivers::DeliverCounters;
 use crate::flows::sinks::SinkCounters;
 use crate::mqtt::retire::Retirements;
 use crate::mqtt::{Counters, wall_ms};
+use crate::tls::Certificates;
 
 /// Longest time a query for documents may take.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(30);
@@ -52,6 +53,7 @@ pub(crate) struct Running {
     pub(crate) sinks: Arc<SinkCounters>,
     pub(crate) delivers: Arc<DeliverCounters>,
     pub(crate) shared: Arc<headwater_mqtt_broker::Shared>,
+    pub(crate) certificates: Arc<Certificates>,
     pub(crate) durability: Durability,
     pub(crate) partitions: u32,
     /// Whether a topic is made on first use.

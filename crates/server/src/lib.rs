@@ -23,6 +23,7 @@ mod mqtt;
 mod permissions;
 mod serve;
 mod start_block;
+mod tls;
 mod verbs;
 
 use std::io::{self, Write};

@@ -13,6 +13,7 @@ mod handshake;
 pub(crate) mod inbox;
 mod injections;
 mod loader;
+mod proxy;
 mod restore;
 pub(crate) mod retire;
 pub(crate) mod shard;

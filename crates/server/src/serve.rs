@@ -37,7 +37,7 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Serve, Target};
-use crate::config::{Config, Durability, Listener, Loaded, Sources, load};
+use crate::config::{Config, Durability, Listener, Loaded, Sources, check_files, load};
 use crate::data_dir;
 use crate::failure;
 use crate::flows::delivers::{DeliverCounters, Delivers, beginnings};
@@ -47,9 +47,10 @@ use crate::http::Running;
 use crate::kafka;
 use crate::listen::{Door, bind};
 use crate::mqtt::commits::TopicRules;
-use crate::mqtt::{Entrance, Internal, Mqtt, Origins, Setup, Terms, accept};
+use crate::mqtt::{Entrance, Internal, Mqtt, Origins, Setup, Terms, accept, wall_ms};
 use crate::permissions::Permissions;
 use crate::start_block;
+use crate::tls::{self, Certificates};
 use descriptors::{Places, Protocol, Shares};
 use housekeeping::Housekeeping;
 
@@ -69,6 +70,7 @@ pub(crate) fn run(target: &Target, options: &Serve) -> anyhow::Result<ExitCode> 
         .init();
     let sources = Sources::of_process(options.config.as_deref(), &options.set);
     let loaded = load(&sources)?;
+    check_files(&loaded.config, &sources)?;
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
@@ -142,6 +144,7 @@ impl House {
         let Loaded { config, flows, .. } = loaded;
         let doors = bind_doors(&config)?;
         let shares = Shares::now(&config);
+        let certificates = Arc::new(Certificates::load(&config, dir, &start_block::BUILT)?);
         let key = data_dir::make_key(dir)?;
         let log = Log::open(Arc::new(RealFs), log_options(&config, dir, shares.log))
             .with_context(|| format!("cannot open the log in {}", dir.display()))?;
@@ -194,6 +197,7 @@ impl House {
             sinks: Arc::new(SinkCounters::default()),
             delivers: Arc::new(DeliverCounters::default()),
             shared: Arc::clone(&mqtt.shared),
+            certificates,
             durability: config.durability,
             partitions: config.log.partitions,
             auto_create: config.log.auto_create,
@@ -311,7 +315,8 @@ impl House {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = states.collect();
         // Written at once, so that it does not mix with the lines of other threads.
-        let block = start_block::text(&self.config, &self.dir, &bound);
+        let ca = self.running.certificates.development_ca();
+        let block = start_block::text(&self.config, &self.dir, &bound, ca.as_deref());
         std::io::stderr().write_all(block.as_bytes())?;
         if let Some(path) = ready_file {
             write_ready_file(path, &bound)?;
@@ -352,8 +357,11 @@ impl House {
 
     /// What the door `name` does with a connection before MQTT.
     fn entrance(&self, name: &str) -> Entrance {
+        let mut listeners = self.config.listeners.all().into_iter();
+        let listener = listeners.find(|(one, _, _)| *one == name);
         Entrance {
-            tls: None,
+            proxies: listener.map_or(Vec::new(), |(_, _, one)| one.proxy_protocol.clone()),
+            tls: self.running.certificates.of(name),
             ws: match name {
                 "ws" => Some(terms(&self.config.listeners.ws)),
                 _ => None,
@@ -361,24 +369,27 @@ impl House {
         }
     }
 
-    /// Until SIGTERM or SIGINT; SIGHUP reads flows and permissions again.
+    /// Until SIGTERM or SIGINT; SIGHUP reads flows, permissions and certificates again.
     async fn wait(&self, sources: &Sources, mut wishes: Wishes) {
+        let mut look = tokio::time::interval(tls::LOOK_EVERY);
         loop {
             tokio::select! {
                 _ = wishes.terminate.recv() => return,
                 _ = wishes.interrupt.recv() => return,
                 _ = wishes.hang_up.recv() => {
-                    let good = reload::reload(
+                    let mut good = reload::reload(
                         &self.config,
                         sources,
                         &self.log,
                         &self.flows,
                         &self.permissions,
                     );
+                    good &= self.running.certificates.reload(wall_ms() / 1_000);
                     self.running.reload_good.store(good, Ordering::Relaxed);
                     self.signals.sinks.raise();
                     self.signals.delivers.raise();
                 }
+                _ = look.tick() => self.running.certificates.look(wall_ms() / 1_000),
             }
         }
     }

@@ -7,10 +7,15 @@ use std::path::Path;
 use crate::config::{Config, Durability};
 
 /// The doors that this version can open.
-pub(crate) const BUILT: [&str; 4] = ["tcp", "ws", "kafka", "http"];
+pub(crate) const BUILT: [&str; 5] = ["tcp", "tls", "ws", "kafka", "http"];
 
-/// The whole block, with a last line break.
-pub(crate) fn text(config: &Config, dir: &Path, doors: &[(&'static str, SocketAddr)]) -> String {
+/// The whole block, with a last line break. `ca` is the file with the development CA, where one is used.
+pub(crate) fn text(
+    config: &Config,
+    dir: &Path,
+    doors: &[(&'static str, SocketAddr)],
+    ca: Option<&Path>,
+) -> String {
     let mut block = format!("headwater {}\n", env!("CARGO_PKG_VERSION"));
     let mut line = |name: &str, value: &str| {
         writeln!(block, "  {name:<14}{value}").ok();
@@ -18,11 +23,19 @@ pub(crate) fn text(config: &Config, dir: &Path, doors: &[(&'static str, SocketAd
     for (door, address) in doors {
         let shown = match *door {
             "tcp" => format!("mqtt://{address}"),
+            "tls" => format!("mqtts://{address}"),
             "ws" => format!("ws://{address}{}", config.listeners.ws.path()),
             "http" => format!("http://{address}"),
             _ => address.to_string(),
         };
         line(door, &shown);
+    }
+    if let Some(ca) = ca {
+        let shown = ca.display();
+        line(
+            "certificate",
+            &format!("self-made, for this computer only; clients trust {shown}"),
+        );
     }
     line("data", &dir.display().to_string());
     let bytes = config
@@ -76,13 +89,19 @@ mod tests {
     #[test]
     fn block_names_doors_data_limits_and_what_is_open() {
         let doors = [("tcp", "127.0.0.1:1883".parse().unwrap())];
-        let shown = text(&Config::default(), Path::new("/d"), &doors);
+        let shown = text(
+            &Config::default(),
+            Path::new("/d"),
+            &doors,
+            Some(Path::new("/d/tls/ca.pem")),
+        );
         for part in [
             "mqtt://127.0.0.1:1883",
             "/d",
             "7 days",
             "30 days",
-            "tls, wss, quic, https",
+            "/d/tls/ca.pem",
+            "wss, quic, https",
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
@@ -92,7 +111,7 @@ mod tests {
             durability: Durability::Os,
             ..Config::default()
         };
-        let shown = text(&config, Path::new("/d"), &doors);
+        let shown = text(&config, Path::new("/d"), &doors, None);
         assert!(
             shown.contains("ANYONE WHO REACHES tcp on 0.0.0.0:1883"),
             "{shown}"

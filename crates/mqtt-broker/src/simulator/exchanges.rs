@@ -154,6 +154,25 @@ fn second_connect_is_a_protocol_error() {
 }
 
 #[test]
+fn time_for_the_connect_includes_the_handshake_before_it() {
+    let mut world = World::new(1, Limits::default());
+    let plain = world.open(0);
+    let late = world.open_after(0, 3_000);
+    let too_late = world.open_after(0, 6_000);
+    world.run();
+    let open = |world: &World| [plain, late, too_late].map(|one| world.is_open(one));
+    world.pass(1_999);
+    world.run();
+    assert_eq!(open(&world), [true, true, false]);
+    world.pass(1);
+    world.run();
+    assert_eq!(open(&world), [true, false, false]);
+    world.pass(3_000);
+    world.run();
+    assert_eq!(open(&world), [false, false, false]);
+}
+
+#[test]
 fn silence_of_one_and_a_half_keep_alives_ends_the_connection_and_publishes_the_will() {
     let mut world = World::new(2, Limits::default());
     let subscriber = live(&mut world, 1, &connect_v3('s', true));

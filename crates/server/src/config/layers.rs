@@ -112,12 +112,30 @@ pub(crate) fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     if !found.is_empty() {
         return Err(ConfigError::Invalid(found));
     }
-    finish(table, warnings).map_err(|error| match (&sources.file, error) {
-        (Some(path), ConfigError::Invalid(found)) => {
-            ConfigError::Invalid(located(path, sources, found))
+    finish(table, warnings).map_err(|error| sources.placed(error))
+}
+
+impl Sources {
+    fn placed(&self, error: ConfigError) -> ConfigError {
+        match (&self.file, error) {
+            (Some(path), ConfigError::Invalid(found)) => {
+                ConfigError::Invalid(located(path, self, found))
+            }
+            (_, error) => error,
         }
-        (_, error) => error,
-    })
+    }
+}
+
+/// The files that a configuration names must be good too: one error refuses the whole.
+pub(crate) fn check_files(config: &Config, sources: &Sources) -> Result<(), ConfigError> {
+    let problems = crate::tls::problems(config);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let found = problems
+        .into_iter()
+        .map(|(key, sentence)| Diagnostic::unplaced(&key, sentence));
+    Err(sources.placed(ConfigError::Invalid(found.collect())))
 }
 
 /// Gives problems of single keys their place in the file, but for what the environment or `--set`

@@ -26,6 +26,22 @@ impl Text {
     }
 }
 
+fn certificates(out: &mut Text, running: &Running) {
+    let name = "headwater_cert_expiry_timestamp_seconds";
+    let help = "When the certificate of a listener ends, in seconds since 1970";
+    out.head(name, "gauge", help);
+    for (listener, expires_s, _) in running.certificates.states() {
+        writeln!(out.0, "{name}{{listener=\"{listener}\"}} {expires_s}").ok();
+    }
+    let name = "headwater_cert_reload_good";
+    let help = "Whether the certificate files of a listener were good when they were last read";
+    out.head(name, "gauge", help);
+    for (listener, _, good) in running.certificates.states() {
+        let good = u8::from(good);
+        writeln!(out.0, "{name}{{listener=\"{listener}\"}} {good}").ok();
+    }
+}
+
 /// The whole answer of `/metrics`.
 pub(super) fn text(running: &Running) -> String {
     let mut out = Text(String::new());
@@ -52,6 +68,13 @@ pub(super) fn text(running: &Running) -> String {
         "Open MQTT sockets",
         &[("", sockets)],
     );
+    out.metric(
+        "headwater_handshakes_failed_total",
+        "counter",
+        "Connections that ended before their TLS, WebSocket or PROXY handshake was over",
+        &[("", load(&running.counters.handshakes_failed))],
+    );
+    certificates(&mut out, running);
     out.metric(
         "headwater_connections",
         "gauge",

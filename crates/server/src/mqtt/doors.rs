@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::shard::{Common, Mail};
 use super::ws::Terms;
+use crate::config::Network;
 
 /// Without a free file descriptor a new try makes sense only after others had time to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -20,6 +21,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a door does with each connection before MQTT begins. None of it: bytes are MQTT at once.
 #[derive(Default)]
 pub(crate) struct Entrance {
+    /// Peers whose connections begin with a PROXY protocol header, before anything else.
+    pub(crate) proxies: Vec<Network>,
     /// TLS first, with what stands here when the handshake begins.
     pub(crate) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     /// Then a WebSocket, on these terms.
@@ -39,9 +42,15 @@ pub(crate) struct Accepted {
 }
 
 impl Entrance {
-    /// Whether MQTT begins with the first byte.
-    pub(crate) fn is_open(&self) -> bool {
-        self.tls.is_none() && self.ws.is_none()
+    /// Whether MQTT begins with the first byte that `peer` sends.
+    pub(crate) fn is_open_for(&self, peer: &Peer) -> bool {
+        self.tls.is_none() && self.ws.is_none() && !self.is_proxy(peer)
+    }
+
+    /// Whether `peer` speaks for others.
+    pub(crate) fn is_proxy(&self, peer: &Peer) -> bool {
+        let address = peer.address.map(|address| address.ip());
+        address.is_some_and(|address| self.proxies.iter().any(|one| one.contains(address)))
     }
 }
 

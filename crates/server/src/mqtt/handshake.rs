@@ -3,18 +3,19 @@
 //! For: the layers that a door's [`Entrance`] names, one inside the other, within the time that a
 //!   stranger has for its CONNECT.
 //! Not for: the layers themselves; MQTT (`connection` drives the stream that comes out).
-//! Calls: `tokio_rustls`, `ws`, `ShardThread::serve`. Called by: `ShardThread::accept`.
+//! Calls: `proxy`, `tokio_rustls`, `ws`, `ShardThread::serve`. Called by: `ShardThread::accept`.
 //! Holds: a handshake runs as a task of its connection's thread: nobody waits for it, and it holds
 //! up neither `accept` nor the end. The broker hears of the connection when it is over.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use headwater_mqtt_broker::{ConnectionId, Peer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +23,7 @@ use tracing::debug;
 
 use super::connection::linger;
 use super::doors::Entrance;
+use super::proxy::{self, Header};
 use super::shard::ShardThread;
 use super::ws::{WebSocket, upgrade};
 
@@ -83,13 +85,25 @@ impl Arrival {
         }
     }
 
-    async fn unwrap(self, stream: TcpStream) -> io::Result<()> {
+    async fn unwrap(mut self, mut stream: TcpStream) -> io::Result<()> {
+        if self.entrance.is_proxy(&self.peer)
+            && let Some(source) = read_proxy_header(&mut stream).await?
+        {
+            self.peer.address = Some(source);
+        }
         let tls = (self.entrance.tls.as_ref()).map(|config| Arc::clone(&config.borrow()));
         match tls {
             None => self.within(stream).await,
             Some(config) => {
-                let stream = TlsAcceptor::from(config).accept(stream).await?;
-                self.within(stream).await
+                let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
+                match accepting.await {
+                    Ok(stream) => self.within(stream).await,
+                    Err((error, mut stream)) => {
+                        // The alert that says why must reach the peer.
+                        linger(&mut stream).await.ok();
+                        Err(error)
+                    }
+                }
             }
         }
     }
@@ -117,8 +131,29 @@ impl Arrival {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         self.place.taken = true;
+        let address = self.peer.address.map(tracing::field::display);
+        debug!(address, "a handshake is over");
         let took_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let shard = &self.place.shard;
         shard.serve(self.connection, self.peer, took_ms, stream);
+    }
+}
+
+/// Reads the header and not a byte beyond it; the source that it names.
+async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    let mut header = [0; proxy::V2_BYTES_MAX];
+    let mut filled = 0;
+    loop {
+        let read = header.get(..filled).unwrap_or_default();
+        let needs = match proxy::parse(read) {
+            Ok(Header::Needs(needs)) => needs,
+            Ok(Header::Whole(source)) => return Ok(source),
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        };
+        let room = header.get_mut(filled..needs).unwrap_or_default();
+        match stream.read(room).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => filled += read,
+        }
     }
 }

@@ -432,7 +432,7 @@ impl ShardThread {
         };
         let connection = ConnectionId(self.next_connection.get());
         self.next_connection.set(connection.0 + 1);
-        if entrance.is_open() {
+        if entrance.is_open_for(&peer) {
             return self.serve(connection, peer, 0, stream);
         }
         let arrival = Arrival::new(Rc::clone(self), connection, peer, entrance);

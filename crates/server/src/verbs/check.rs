@@ -4,14 +4,16 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::cli::Serve;
-use crate::config::{ConfigError, Sources, load};
+use crate::config::{ConfigError, Sources, check_files, load};
 
 /// 0 when it can be started, 1 when not.
 pub(crate) fn run(options: &Serve, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    match load(&Sources::of_process(
-        options.config.as_deref(),
-        &options.set,
-    )) {
+    let sources = Sources::of_process(options.config.as_deref(), &options.set);
+    let loaded = load(&sources).and_then(|loaded| {
+        check_files(&loaded.config, &sources)?;
+        Ok(loaded)
+    });
+    match loaded {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 writeln!(out, "warning: {warning}")?;

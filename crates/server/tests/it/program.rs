@@ -25,13 +25,18 @@ pub(crate) struct Home {
     folder: Arc<TempDir>,
     /// How many files `serve` may have open, where that is less than usual.
     files_max: Option<u32>,
+    /// Whether `serve` logs connections.
+    verbose: bool,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let files_max = None;
-        Self { folder, files_max }
+        Self {
+            folder,
+            files_max: None,
+            verbose: false,
+        }
     }
 
     /// As [`Self::new`], on a machine that allows so many open files.
@@ -39,6 +44,14 @@ impl Home {
         let files_max = Some(files_max);
         Self {
             files_max,
+            ..Self::new()
+        }
+    }
+
+    /// As [`Self::new`], with a log of what connections do.
+    pub(crate) fn verbose() -> Self {
+        Self {
+            verbose: true,
             ..Self::new()
         }
     }
@@ -71,6 +84,9 @@ impl Home {
             command.arg("-c").arg(limited).arg(program.get_program());
             command.env_clear().env("HOME", self.folder.path());
             command.stdin(Stdio::null());
+        }
+        if self.verbose {
+            command.env("HEADWATER_LOG", "debug");
         }
         command.arg("--data-dir").arg(self.data());
         command.arg("--ready-file").arg(self.path("ready.json"));

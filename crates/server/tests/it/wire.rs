@@ -1,13 +1,13 @@
 //! MQTT by hand: bytes as the specification draws them, never by our own encoder.
 
-use std::io::{Read, Write};
+use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::program::PATIENCE;
 
 /// A network connection, and whole packets from it.
-pub(crate) struct Wire(TcpStream);
+pub(crate) struct Wire<S = TcpStream>(S);
 
 /// How a Client says CONNECT.
 pub(crate) struct Hello<'a> {
@@ -103,43 +103,14 @@ pub(crate) fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
     packet(0x82, &body)
 }
 
-impl Wire {
-    pub(crate) fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self(stream)
-    }
-
-    /// Connects and takes the CONNACK, which must say yes; whether a session was present.
-    pub(crate) fn connect(address: SocketAddr, hello: &Hello<'_>) -> (Self, bool) {
-        let mut wire = Self::open(address);
+impl<S: Read + Write> Wire<S> {
+    /// Connects over a stream that is there, and takes the CONNACK, which must say yes.
+    pub(crate) fn over(stream: S, hello: &Hello<'_>) -> Self {
+        let mut wire = Self(stream);
         wire.send(&hello.bytes());
         let (first, body) = wire.packet();
         assert_eq!((first, body[1]), (0x20, 0), "CONNACK");
-        (wire, body[0] == 1)
-    }
-
-    /// Connects with version 5; the Maximum Packet Size of the CONNACK.
-    pub(crate) fn connect_for_size(address: SocketAddr, hello: &Hello<'_>) -> (Self, usize) {
-        let mut wire = Self::open(address);
-        wire.send(&hello.bytes());
-        let (_, body) = wire.packet();
-        let mut at = 3;
-        loop {
-            // Only what our CONNACK says: one byte, two, four bytes of value, by identifier.
-            let value = match body[at] {
-                0x24 | 0x25 | 0x28 | 0x29 | 0x2A => 1,
-                0x13 | 0x21 | 0x22 => 2,
-                0x11 => 4,
-                0x27 => {
-                    let size = body[at + 1..at + 5].try_into().unwrap();
-                    return (wire, u32::from_be_bytes(size) as usize);
-                }
-                other => panic!("property {other:#x} before the Maximum Packet Size"),
-            };
-            at += 1 + value;
-        }
+        wire
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
@@ -149,22 +120,6 @@ impl Wire {
     /// Sends what the peer may have closed to.
     pub(crate) fn send_if_open(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).ok();
-    }
-
-    /// Sends `packets` again and again, `bytes_max` in all, until nobody has taken any of it for
-    /// two seconds or the connection ends; how many bytes were taken.
-    pub(crate) fn flood(&mut self, packets: &[u8], bytes_max: usize) -> usize {
-        let patience = Some(Duration::from_secs(2));
-        self.0.set_write_timeout(patience).unwrap();
-        let mut taken = 0;
-        while taken < bytes_max {
-            let from = taken % packets.len();
-            match self.0.write(&packets[from..]) {
-                Ok(wrote) => taken += wrote,
-                Err(_) => break,
-            }
-        }
-        taken
     }
 
     /// Reads and drops this many bytes.
@@ -200,7 +155,8 @@ impl Wire {
         match self.0.read(&mut byte) {
             Ok(1) => Some(byte[0]),
             Ok(_) => None,
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            // Also without a goodbye of TLS.
+            Err(error) if is_end(&error) => None,
             Err(error) => panic!("neither a packet nor the end: {error}"),
         }
     }
@@ -241,8 +197,69 @@ impl Wire {
     }
 }
 
+impl Wire {
+    pub(crate) fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    /// Connects and takes the CONNACK, which must say yes; whether a session was present.
+    pub(crate) fn connect(address: SocketAddr, hello: &Hello<'_>) -> (Self, bool) {
+        let mut wire = Self::open(address);
+        wire.send(&hello.bytes());
+        let (first, body) = wire.packet();
+        assert_eq!((first, body[1]), (0x20, 0), "CONNACK");
+        (wire, body[0] == 1)
+    }
+
+    /// Connects with version 5; the Maximum Packet Size of the CONNACK.
+    pub(crate) fn connect_for_size(address: SocketAddr, hello: &Hello<'_>) -> (Self, usize) {
+        let mut wire = Self::open(address);
+        wire.send(&hello.bytes());
+        let (_, body) = wire.packet();
+        let mut at = 3;
+        loop {
+            // Only what our CONNACK says: one byte, two, four bytes of value, by identifier.
+            let value = match body[at] {
+                0x24 | 0x25 | 0x28 | 0x29 | 0x2A => 1,
+                0x13 | 0x21 | 0x22 => 2,
+                0x11 => 4,
+                0x27 => {
+                    let size = body[at + 1..at + 5].try_into().unwrap();
+                    return (wire, u32::from_be_bytes(size) as usize);
+                }
+                other => panic!("property {other:#x} before the Maximum Packet Size"),
+            };
+            at += 1 + value;
+        }
+    }
+
+    /// Sends `packets` again and again, `bytes_max` in all, until nobody has taken any of it for
+    /// two seconds or the connection ends; how many bytes were taken.
+    pub(crate) fn flood(&mut self, packets: &[u8], bytes_max: usize) -> usize {
+        let patience = Some(Duration::from_secs(2));
+        self.0.set_write_timeout(patience).unwrap();
+        let mut taken = 0;
+        while taken < bytes_max {
+            let from = taken % packets.len();
+            match self.0.write(&packets[from..]) {
+                Ok(wrote) => taken += wrote,
+                Err(_) => break,
+            }
+        }
+        taken
+    }
+}
+
 pub(crate) struct Message {
     pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,
     pub(crate) id: u16,
+}
+
+fn is_end(error: &Error) -> bool {
+    let kinds = [ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof];
+    kinds.contains(&error.kind())
 }
