@@ -91,6 +91,8 @@ pub(crate) struct Connection {
     pub(crate) publisher: Option<Arc<Publisher>>,
     pub(crate) claim: CommitId,
     pub(crate) assigned: bool,
+    /// As its CONNECT said.
+    pub(crate) clean_start: bool,
 }
 
 impl Connection {
@@ -129,6 +131,7 @@ impl Connection {
             publisher: None,
             claim: CommitId::default(),
             assigned: false,
+            clean_start: false,
         }
     }
 
@@ -149,6 +152,7 @@ impl Connection {
         }
         // Our own small packets are never too large to encode, and exist in this version.
         let encoded = packet.encode(self.version, self.output.tail());
+        self.output.note_answer();
         debug_assert!(encoded.is_ok(), "{packet:?}");
         true
     }

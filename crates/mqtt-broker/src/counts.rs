@@ -1,5 +1,7 @@
 //! What a shard counts, as plain numbers; the driver reads and sums them.
 
+use crate::Output;
+
 /// Totals of one shard since its start, and two gauges.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
@@ -7,6 +9,30 @@ pub struct Counts {
     pub connections: u64,
     /// Gauge: Sessions held, connected or not.
     pub sessions: u64,
+    /// Gauge: subscriptions of those Sessions, Shared Subscriptions not among them.
+    pub subscriptions: u64,
+    /// Gauge: their Shared Subscriptions.
+    pub shared_subscriptions: u64,
+    /// Gauge: packets and bytes that wait for sockets, as of the last sweep.
+    pub waiting_packets: u64,
+    pub waiting_bytes: u64,
+    /// Network Connections, CONNECT or not.
+    pub opened: u64,
+    /// CONNECTs accepted.
+    pub connected: u64,
+    /// Sessions that ended because their expiry interval had passed.
+    pub sessions_expired: u64,
+    /// Packets of every kind.
+    pub packets_received: u64,
+    pub packets_sent: u64,
+    /// Bytes of them.
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    /// Bytes of payload in PUBLISHes.
+    pub payload_received: u64,
+    pub payload_sent: u64,
+    /// Clients that came or went and were not announced below `$SYS`: too many at once.
+    pub unannounced: u64,
     pub received_qos0: u64,
     pub received_qos1: u64,
     pub received_qos2: u64,
@@ -40,10 +66,45 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Subscriptions of these Topic Filters are held here from now on.
+    pub(crate) fn add_subscriptions<'a>(&mut self, filters: impl Iterator<Item = &'a str>) {
+        let (own, shared) = count(filters);
+        self.subscriptions += own;
+        self.shared_subscriptions += shared;
+    }
+
+    /// And no more.
+    pub(crate) fn drop_subscriptions<'a>(&mut self, filters: impl Iterator<Item = &'a str>) {
+        let (own, shared) = count(filters);
+        self.subscriptions -= own;
+        self.shared_subscriptions -= shared;
+    }
+
+    /// What was put out for a socket since this was asked last.
+    pub(crate) fn sent(&mut self, output: &mut Output) {
+        let (answers, bytes) = output.take_counts();
+        self.packets_sent += answers;
+        self.bytes_sent += bytes;
+    }
+
     /// Adds another shard's numbers.
     pub fn add(&mut self, other: &Self) {
         self.connections += other.connections;
         self.sessions += other.sessions;
+        self.subscriptions += other.subscriptions;
+        self.shared_subscriptions += other.shared_subscriptions;
+        self.waiting_packets += other.waiting_packets;
+        self.waiting_bytes += other.waiting_bytes;
+        self.opened += other.opened;
+        self.connected += other.connected;
+        self.sessions_expired += other.sessions_expired;
+        self.packets_received += other.packets_received;
+        self.packets_sent += other.packets_sent;
+        self.bytes_received += other.bytes_received;
+        self.bytes_sent += other.bytes_sent;
+        self.payload_received += other.payload_received;
+        self.payload_sent += other.payload_sent;
+        self.unannounced += other.unannounced;
         self.received_qos0 += other.received_qos0;
         self.received_qos1 += other.received_qos1;
         self.received_qos2 += other.received_qos2;
@@ -63,4 +124,11 @@ impl Counts {
         self.not_retained += other.not_retained;
         self.refused += other.refused;
     }
+}
+
+fn count<'a>(filters: impl Iterator<Item = &'a str>) -> (u64, u64) {
+    filters.fold((0, 0), |(own, shared), filter| {
+        let is_shared = filter.starts_with("$share/");
+        (own + u64::from(!is_shared), shared + u64::from(is_shared))
+    })
 }

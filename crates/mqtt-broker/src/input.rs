@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_mqtt_codec::DisconnectReason;
+use headwater_mqtt_codec::{DisconnectReason, Text};
 
 use crate::directory::Seat;
 use crate::matching::Target;
@@ -124,6 +124,8 @@ pub enum Input {
     /// Owed records were copied; these references follow them. Ascending by sequence, and there
     /// before the old records go.
     Moved(Arc<[Moved]>),
+    /// What the driver has to say below `$SYS`, by Topic Name: stands until it is said anew.
+    System(Vec<(Text, Bytes)>),
     /// [`deadline`](crate::Shard::deadline) has come.
     Tick,
     /// The process ends: DISCONNECT 0x8B to everyone, floors written. Wills stay with their

@@ -24,6 +24,7 @@ mod matching;
 mod message;
 mod output;
 mod owed;
+mod pace;
 mod payloads;
 mod pending;
 mod policy;
@@ -38,6 +39,7 @@ mod shard;
 mod shared;
 #[cfg(test)]
 mod simulator;
+mod system;
 mod timers;
 mod tree;
 
@@ -60,3 +62,4 @@ pub use restore::Restore;
 pub use retire::Going;
 pub use shard::Shard;
 pub use shared::{Config, Shared};
+pub use system::System;

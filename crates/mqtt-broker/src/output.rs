@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::num::NonZeroUsize;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -20,11 +21,46 @@ pub struct Output {
     chunks: VecDeque<Bytes>,
     chunks_bytes: usize,
     tail: BytesMut,
-    /// It was full: what waits for it goes on when no more than this is left.
-    relief_at: Option<usize>,
+    /// It was full: what waits for it goes on when less than this is left.
+    relief_at: Option<NonZeroUsize>,
+    // Few bits each, because a connection that is idle has them too.
+    /// Its length when what was put here was counted, less what was written since; wraps.
+    counted: u32,
+    /// Answers put here since they were counted: a turn's reads cause no more than this holds.
+    answers: u16,
+    /// Packets put here since it was empty; stands still at its end.
+    packets: u16,
 }
 
 impl Output {
+    /// One more packet was put here, and counted.
+    pub(crate) fn note_packet(&mut self) {
+        self.packets = self.packets.saturating_add(1);
+    }
+
+    /// One more packet was put here, to be counted by `take_counts`.
+    pub(crate) fn note_answer(&mut self) {
+        self.answers = self.answers.saturating_add(1);
+        self.note_packet();
+    }
+
+    /// Answers, and bytes of all packets, that were put here since this was asked last.
+    pub(crate) fn take_counts(&mut self) -> (u64, u64) {
+        let len = low_bits(self.len());
+        let bytes = len.wrapping_sub(std::mem::replace(&mut self.counted, len));
+        let answers = std::mem::take(&mut self.answers);
+        (u64::from(answers), u64::from(bytes))
+    }
+
+    /// Packets that may wait for the socket: at most those since it was empty.
+    pub(crate) fn packets_waiting(&self) -> u64 {
+        if self.is_empty() {
+            0
+        } else {
+            u64::from(self.packets)
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.chunks_bytes + self.tail.len()
     }
@@ -52,7 +88,7 @@ impl Output {
     /// Whether one more message may go in, where `coming` bytes are on their way to it already.
     pub(crate) fn takes_message(&mut self, coming: usize, bytes_max: usize) -> bool {
         if self.relief_at.is_none() && self.len() + coming >= bytes_max {
-            self.relief_at = Some(bytes_max / 2);
+            self.relief_at = Some(NonZeroUsize::MIN.saturating_add(bytes_max / 2));
         }
         self.relief_at.is_none()
     }
@@ -60,7 +96,7 @@ impl Output {
     /// Whether somebody waits for it and may go on: tell the shard
     /// [`Drained`](crate::Input::Drained).
     pub fn is_relieved(&self) -> bool {
-        self.relief_at.is_some_and(|at| self.len() <= at)
+        self.relief_at.is_some_and(|at| self.len() < at.get())
     }
 
     /// Whether it was full and has not been relieved.
@@ -89,6 +125,12 @@ impl Output {
     }
 }
 
+/// All that differences of less than 4 GiB need.
+#[expect(clippy::cast_possible_truncation, reason = "that is what it is for")]
+fn low_bits(length: usize) -> u32 {
+    length as u32
+}
+
 impl Buf for Output {
     fn remaining(&self) -> usize {
         self.len()
@@ -112,6 +154,10 @@ impl Buf for Output {
     }
 
     fn advance(&mut self, mut count: usize) {
+        self.counted = self.counted.wrapping_sub(low_bits(count));
+        if count >= self.len() {
+            self.packets = 0;
+        }
         while let Some(front) = self.chunks.front_mut() {
             if count == 0 {
                 return;

@@ -242,6 +242,10 @@ impl Session {
         }
     }
 
+    pub(crate) fn filters(&self) -> impl Iterator<Item = &str> {
+        self.subscriptions.iter().map(|one| &*one.filter)
+    }
+
     pub(crate) fn find_subscription(&self, filter: &str) -> Result<usize, usize> {
         self.subscriptions
             .binary_search_by(|one| (*one.filter).cmp(filter))

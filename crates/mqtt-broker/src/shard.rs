@@ -17,6 +17,7 @@ use crate::connection::{Connection, Stage};
 use crate::directory::Seat;
 use crate::input::{Between, Forwarded};
 use crate::matching::{FastMap, MatchCache};
+use crate::pace::Pace;
 use crate::payloads::Payloads;
 use crate::pending::{Draft, Pending, RowStep, Then};
 use crate::retire::Inquiry;
@@ -24,6 +25,7 @@ use crate::session::Session;
 use crate::session::end::End;
 use crate::session::feeds::Turn;
 use crate::session::takeover::Arrival;
+use crate::system;
 use crate::timers::{Due, Timers};
 use crate::{
     CommitId, ConnectionId, Counts, Effect, Input, Lane, LoadId, Now, Output, Peer, Position,
@@ -57,6 +59,8 @@ pub struct Shard {
     pub(crate) matches: MatchCache,
     pub(crate) payloads: Payloads,
     pub(crate) counts: Counts,
+    /// Of announcements that Clients came or went.
+    pub(crate) announcements: Pace,
     /// Sessions whose Retained Messages can go on, by slot and number.
     pub(crate) feeding: VecDeque<(usize, u64)>,
     /// Sessions whose floor is to be written.
@@ -131,6 +135,7 @@ impl Shard {
             matches: MatchCache::new(shared.limits.matches_max),
             payloads: Payloads::new(shared.limits.cache_bytes_max),
             counts: Counts::default(),
+            announcements: Pace::new(shared.system.announcements_per_second(shared.shards)),
             feeding: VecDeque::new(),
             turn: Turn::default(),
             dirty: Vec::new(),
@@ -207,6 +212,7 @@ impl Shard {
                 && connection.touched
             {
                 connection.touched = false;
+                self.counts.sent(&mut connection.output);
                 self.effects.push(Effect::Flush(connection.id));
             }
         }
@@ -252,6 +258,7 @@ impl Shard {
     fn apply(&mut self, now: Now, input: Input) {
         match input {
             Input::Received { connection, bytes } => {
+                self.counts.bytes_received += bytes.len() as u64;
                 if let Some(at) = self.by_id.get(&connection).copied() {
                     self.received(now, at, bytes);
                 }
@@ -263,6 +270,7 @@ impl Shard {
             } => self.opened(now, connection, peer, handshake_ms),
             Input::Closed { connection } => {
                 if let Some(at) = self.by_id.get(&connection).copied() {
+                    self.announce_gone(now, at, system::TCP_CLOSED);
                     self.gone(now, at, End::Abnormal);
                 }
             }
@@ -301,6 +309,7 @@ impl Shard {
             Input::Moved(moved) => self.follow(&moved),
             Input::Held => self.hold_all(now, true),
             Input::Released => self.hold_all(now, false),
+            Input::System(values) => self.system(now, values),
             Input::Tick => self.tick(now),
             Input::Stop => self.stop(now),
         }
@@ -317,6 +326,7 @@ impl Shard {
             .set(Due::Connection(at), &mut connection.timer, due);
         entry.insert(connection);
         self.by_id.insert(id, at);
+        self.counts.opened += 1;
     }
 
     /// All packets of one read.
@@ -334,6 +344,7 @@ impl Shard {
             match connection.decoder.decode_read(&mut bytes) {
                 Ok(Some(packet)) => {
                     connection.heard_ms = heard_ms;
+                    self.counts.packets_received += 1;
                     if !self.packet(now, at, packet) {
                         return;
                     }
@@ -538,14 +549,18 @@ impl Shard {
     fn sweep(&mut self) {
         self.write_dirty();
         let connections = &mut self.connections;
+        let (mut packets, mut bytes) = (0, 0);
         self.warm.retain(|(at, id)| {
             let connection = connections.get_mut(*at).filter(|one| one.id == *id);
             connection.is_some_and(|connection| {
+                packets += connection.output.packets_waiting();
+                bytes += connection.output.len() as u64;
                 connection.output.release();
                 connection.warm = connection.output.owns_memory();
                 connection.warm
             })
         });
+        (self.counts.waiting_packets, self.counts.waiting_bytes) = (packets, bytes);
     }
 
     /// The process ends: everyone is told, floors are written, Wills stay in their rows.
@@ -588,6 +603,7 @@ impl Shard {
 
     pub(crate) fn put_session(&mut self, session: Box<Session>) -> usize {
         let seat = session.seat.clone();
+        self.counts.add_subscriptions(session.filters());
         let slot = self.sessions.insert(session);
         seat.set_slot(slot);
         if let Some(session) = self.sessions.get(slot)
@@ -605,6 +621,7 @@ impl Shard {
             .set(Due::Session(slot), &mut session.timer, None);
         session.seat.set_slot(usize::MAX);
         self.counts.sessions -= 1;
+        self.counts.drop_subscriptions(session.filters());
         Some(session)
     }
 

@@ -8,6 +8,7 @@ use headwater_mqtt_codec::Text;
 
 use crate::directory::Directory;
 use crate::retained::Retained;
+use crate::system::{System, is_system};
 use crate::tree::SubscriptionTree;
 use crate::{AllowAll, AuthenticationMethod, Limits, NoRoutes, Policy, Routes};
 
@@ -22,6 +23,8 @@ pub struct Config {
     /// Methods of enhanced authentication, by name. A CONNECT that names one is judged by it alone,
     /// not by [`Policy::connect`].
     pub methods: BTreeMap<Box<str>, Box<dyn AuthenticationMethod>>,
+    /// What the broker says of itself.
+    pub system: System,
     /// Random, new at each start: part of the client ids the broker assigns.
     pub seed: u64,
 }
@@ -35,6 +38,7 @@ impl Default for Config {
             policy: Box::new(AllowAll),
             response_information: None,
             methods: BTreeMap::new(),
+            system: System::default(),
             seed: 0,
         }
     }
@@ -50,6 +54,9 @@ pub struct Shared {
     pub(crate) methods: BTreeMap<Box<str>, Box<dyn AuthenticationMethod>>,
     pub(crate) tree: SubscriptionTree,
     pub(crate) retained: Retained,
+    /// What stands below `$SYS`: in memory alone.
+    pub(crate) standing: Retained,
+    pub(crate) system: System,
     pub(crate) directory: Directory,
     /// The next session number.
     numbers: AtomicU64,
@@ -63,6 +70,8 @@ impl Shared {
         Self {
             shards: config.shards,
             retained: Retained::new(&config.limits),
+            standing: Retained::new(&config.limits),
+            system: config.system,
             limits: config.limits,
             routes: config.routes,
             policy: config.policy,
@@ -80,6 +89,15 @@ impl Shared {
     /// Retained Messages in number and bytes.
     pub fn retained_size(&self) -> (usize, usize) {
         self.retained.size()
+    }
+
+    /// Where what stands for a new subscription is found.
+    pub(crate) fn retained_for(&self, filter: &str) -> &Retained {
+        if is_system(filter) {
+            &self.standing
+        } else {
+            &self.retained
+        }
     }
 
     /// Sessions that outlive their connection.

@@ -24,6 +24,7 @@ mod restart;
 mod retained;
 mod schedules;
 mod subscriptions;
+mod system;
 mod wrong_answers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,7 +37,7 @@ use headwater_mqtt_codec::{DisconnectReason, Text};
 
 use crate::{
     Change, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message, Now, Peer,
-    Position, Receipt, Refusal, Routes, Shard, Shared, Table, Ticket, distribute,
+    Position, Receipt, Refusal, Routes, Shard, Shared, System, Table, Ticket, distribute,
 };
 use keeper::{Keeper, Wish};
 
@@ -244,6 +245,7 @@ pub(crate) struct World {
     /// From the next start on.
     pub(crate) response_information: Option<Text>,
     limits: Limits,
+    system: System,
     epoch: u64,
 }
 
@@ -284,9 +286,18 @@ impl World {
             forgets_packet_ids: false,
             response_information: None,
             limits,
+            system: System::default(),
             epoch: 0,
         };
         world.inboxes.resize_with(shards, VecDeque::new);
+        world.start();
+        world
+    }
+
+    /// One that says this of itself.
+    pub(crate) fn speaking(shards: usize, system: System) -> Self {
+        let mut world = Self::new(shards, Limits::default());
+        world.system = system;
         world.start();
         world
     }
@@ -316,6 +327,7 @@ impl World {
             response_information: self.response_information.clone(),
             methods: [("W".into(), Box::new(authentication::Word) as _)].into(),
             seed: self.epoch,
+            system: self.system.clone(),
             ..Config::default()
         }
     }
@@ -339,18 +351,34 @@ impl World {
     }
 
     pub(crate) fn open(&mut self, shard: usize) -> ConnectionId {
-        self.open_after(shard, 0)
+        self.open_with(shard, 0, None)
     }
 
     /// As [`Self::open`], when the transport's handshake has taken so long.
     pub(crate) fn open_after(&mut self, shard: usize, handshake_ms: u64) -> ConnectionId {
+        self.open_with(shard, handshake_ms, None)
+    }
+
+    /// As [`Self::open`], from this address and port.
+    pub(crate) fn open_from(&mut self, shard: usize, address: &str) -> ConnectionId {
+        self.open_with(shard, 0, Some(address))
+    }
+
+    fn open_with(
+        &mut self,
+        shard: usize,
+        handshake_ms: u64,
+        address: Option<&str>,
+    ) -> ConnectionId {
         self.next_connection += 1;
         let connection = ConnectionId(self.next_connection);
         self.open.insert(connection, shard);
         self.wires.insert(connection, Vec::new());
         self.inboxes[shard].push_back(Input::Opened {
             connection,
-            peer: Peer { address: None },
+            peer: Peer {
+                address: address.map(|one| one.parse().expect("an address")),
+            },
             handshake_ms,
         });
         connection

@@ -304,6 +304,15 @@ pub(crate) struct Mqtt {
     pub(crate) retained_bytes_max: ByteSize,
     /// Refusals say why in a Reason String, to MQTT 5.0 Clients that want one. Default true.
     pub(crate) reason_strings: bool,
+    /// How often the values below `$SYS` are said, from 100 ms on; 0 says none. Default 10 s.
+    pub(crate) sys_interval: DurationMs,
+    /// Clients that come and go are announced below `$SYS/brokers/NODE/clients/`, so many a second
+    /// at most, in all; 0 announces none. Default 1,000.
+    pub(crate) sys_clients_rate_max: u32,
+    /// Clients of other machines may subscribe below `$SYS`. Default false.
+    pub(crate) sys_open: bool,
+    /// Name of this broker in `$SYS/brokers`. Default `headwater@127.0.0.1`.
+    pub(crate) node: String,
     /// Time a stranger has for its CONNECT. Default 5 s.
     pub(crate) connect_timeout: DurationMs,
     /// Connections in all; beyond it a new one is closed at once. Default 1,000,000.
@@ -335,6 +344,10 @@ impl Default for Mqtt {
             retained_messages_max: 1_000_000,
             retained_bytes_max: ByteSize(1 << 30),
             reason_strings: true,
+            sys_interval: DurationMs(10_000),
+            sys_clients_rate_max: 1_000,
+            sys_open: false,
+            node: "headwater@127.0.0.1".to_owned(),
             connect_timeout: DurationMs(5_000),
             connections_max: 1_000_000,
             handshakes_max: 10_000,
@@ -514,6 +527,17 @@ impl Config {
         }
         if !(1 << 10..=1 << 30).contains(&self.mqtt.output_bytes_max.0) {
             wrong("mqtt.output_bytes_max", "not in 1 KiB..=1 GiB".to_owned());
+        }
+        let node = &self.mqtt.node;
+        let is_level = !node.is_empty() && !node.contains(['/', '+', '#']);
+        if !is_level || node.len() > 255 || node.contains(char::is_control) {
+            wrong(
+                "mqtt.node",
+                "not one level of a topic: 1 to 255 bytes without /, + and #".to_owned(),
+            );
+        }
+        if (1..100).contains(&self.mqtt.sys_interval.0) {
+            wrong("mqtt.sys_interval", "less than 100 ms; 0 is off".to_owned());
         }
         if self.mqtt.receive_maximum == 0 {
             wrong(

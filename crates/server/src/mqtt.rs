@@ -17,6 +17,7 @@ mod proxy;
 mod restore;
 pub(crate) mod retire;
 pub(crate) mod shard;
+pub(crate) mod system;
 mod ws;
 
 use std::sync::atomic::AtomicU64;
@@ -87,6 +88,7 @@ pub(crate) struct Setup {
     pub(crate) permissions: Arc<Permissions>,
     pub(crate) limits: broker::Limits,
     pub(crate) response_information: Option<String>,
+    pub(crate) system: broker::System,
     pub(crate) shards: usize,
     /// Handshakes in progress, in all.
     pub(crate) handshakes_max: usize,
@@ -112,6 +114,7 @@ impl Mqtt {
             permissions,
             limits,
             response_information,
+            system,
             shards,
             handshakes_max,
             places,
@@ -129,6 +132,7 @@ impl Mqtt {
             policy: Box::new(PermissionQuestion(permissions)),
             response_information: response_information.and_then(|text| text.try_into().ok()),
             methods: Default::default(),
+            system,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
         }));
         let timeline = Arc::new(Timeline::new());

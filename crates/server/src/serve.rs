@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use headwater_commitlog::fs::RealFs;
@@ -27,7 +28,7 @@ use headwater_commitlog::{
 use headwater_dashboard::ListenerState;
 use headwater_docstore::Store;
 use headwater_kafka_server::KafkaServer;
-use headwater_mqtt_broker::Limits;
+use headwater_mqtt_broker::{Limits, System};
 use headwater_mqtt_codec::QoS;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -167,6 +168,11 @@ impl House {
             permissions: Arc::clone(&permissions),
             limits: limits(&config, log.unit_bytes_max()),
             response_information: config.mqtt.response_information.clone(),
+            system: System {
+                node: config.mqtt.node.as_str().into(),
+                announcements_per_second: config.mqtt.sys_clients_rate_max,
+                is_open: config.mqtt.sys_open,
+            },
             shards: shards(&config),
             handshakes_max: config.mqtt.handshakes_max.min(places.most() / 2),
             places,
@@ -302,6 +308,16 @@ impl House {
             serving.push((
                 name,
                 self.serve_door(runtime, name, listener, stopping.clone()),
+            ));
+        }
+        let every = self.config.mqtt.sys_interval.0;
+        if every > 0 {
+            runtime.spawn(crate::mqtt::system::run(
+                Arc::clone(&self.mqtt.common),
+                Arc::clone(&self.mqtt.shared),
+                self.config.mqtt.node.clone(),
+                Duration::from_millis(every),
+                stopping.clone(),
             ));
         }
         let states = bound.iter().map(|(name, address)| ListenerState {

@@ -318,6 +318,7 @@ impl Shard {
         };
         session.connection = Some(at);
         connection.session = Some(slot);
+        connection.clean_start = connect.clean_start;
         let window = connect.properties.receive_maximum;
         connection.window = window.min(shared.limits.inflight_max).get(); // [MQTT-4.9.0-1]
         let granted = match shared.limits.keep_alive_seconds_max {
@@ -500,12 +501,14 @@ impl Shard {
         }));
         let sent = connection.send(&packet);
         self.counts.connections += 1;
+        self.counts.connected += 1;
         if !sent {
             // The Client takes no packet as long as this one; nothing may come before it.
             return self.close(now, at, None, End::Abnormal);
         }
         self.touch(at);
         self.rearm_connection(now, at);
+        self.announce_connected(now, at, slot);
         self.resume_out(now, slot);
         self.replay.push(at);
     }

@@ -12,6 +12,7 @@ use crate::reasons::Violation;
 use crate::rows;
 use crate::session::Session;
 use crate::session::will::RETRY_MS;
+use crate::system;
 use crate::{Change, ConnectionId, Effect, Now, Refusal, Shard};
 
 /// How a connection ended.
@@ -58,6 +59,18 @@ impl Shard {
             DisconnectReason::NormalDisconnection => End::Normal,
             _ => End::Abnormal,
         };
+        self.announce_gone(
+            now,
+            at,
+            if end == End::Normal {
+                "normal"
+            } else {
+                "disconnect_with_will_message"
+            },
+        );
+        let Some(connection) = self.connections.get_mut(at) else {
+            return Ok(());
+        };
         connection.stage = Stage::Closing;
         connection.session = None;
         self.counts.connections -= 1;
@@ -103,6 +116,8 @@ impl Shard {
         why: Option<(DisconnectReason, Text)>,
         end: End,
     ) {
+        let said = why.as_ref().map(|(reason, _)| *reason);
+        self.announce_gone(now, at, system::reason(said));
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
@@ -113,7 +128,8 @@ impl Shard {
             say_disconnect(connection, reason, why);
         }
         let id = connection.id;
-        let output = std::mem::take(&mut connection.output);
+        let mut output = std::mem::take(&mut connection.output);
+        self.counts.sent(&mut output);
         self.closing.insert(id, output);
         self.effects.push(Effect::Close(id));
         self.gone(now, at, end);

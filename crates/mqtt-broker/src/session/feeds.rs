@@ -148,10 +148,12 @@ impl Shard {
         let room = WAITING_MAX.saturating_sub(session.waiting());
         let messages_max = self.turn.messages.min(room);
         let before = scan.clone();
-        let slice = self
-            .shared
-            .retained
-            .slice(&filter, &mut scan, self.turn.nodes, messages_max);
+        let slice = self.shared.retained_for(&filter).slice(
+            &filter,
+            &mut scan,
+            self.turn.nodes,
+            messages_max,
+        );
         self.turn.nodes = self.turn.nodes.saturating_sub(slice.visited.max(1));
         let mut sent = None;
         for message in &slice.found {

@@ -18,6 +18,7 @@ use crate::matching::Matched;
 use crate::pending::{Draft, Then};
 use crate::reasons::Violation;
 use crate::rows;
+use crate::system::is_system;
 use crate::{Message, Now, Publisher, Shard, Verdict};
 
 /// [MQTT-3.3.4-7]
@@ -90,6 +91,7 @@ impl Shard {
         if publish.retain && !limits.retain_available {
             return Err(NOT_RETAINED);
         }
+        self.counts.payload_received += publish.payload.len() as u64;
         let Some(connection) = self.connections.get_mut(at) else {
             return Ok(());
         };
@@ -184,7 +186,7 @@ impl Shard {
         }
         // The Server SHOULD prevent Clients from exchanging messages by these (4.7.2); the second is no
         // filter's, `$share/` has another meaning there.
-        if topic.starts_with("$SYS/") || topic.starts_with("$share/") {
+        if is_system(topic) || topic.starts_with("$share/") {
             return Err(PubAckReason::NotAuthorized);
         }
         match self.shared.policy.publish(publisher, topic) {
@@ -379,7 +381,7 @@ impl Shard {
     }
 
     /// To this shard's Sessions directly, to the others' with this round.
-    fn deliver_now(&mut self, now: Now, matched: &Matched, message: Message) {
+    pub(crate) fn deliver_now(&mut self, now: Now, matched: &Matched, message: Message) {
         let mut shared: Option<Arc<Message>> = None;
         for (shard, targets) in &matched.groups {
             if *shard == self.index {

@@ -19,6 +19,7 @@ use crate::output::CHUNK_BYTES_MIN;
 use crate::owed::Owed;
 use crate::pending::RowStep;
 use crate::session::{Inflight, Progress, Queued};
+use crate::system::is_system;
 use crate::{Message, Now, Shard, Verdict};
 
 /// How one subscriber gets a message.
@@ -81,6 +82,9 @@ pub(crate) fn transmit(
         let aliases = connection.aliases.get_or_insert_default();
         aliases.give(alias, &message.topic);
     }
+    connection.output.note_packet();
+    counts.packets_sent += 1;
+    counts.payload_sent += message.payload.len() as u64;
     match delivery {
         Wire::AtMostOnce => counts.sent_qos0 += 1,
         Wire::AtLeastOnce { .. } => counts.sent_qos1 += 1,
@@ -256,7 +260,8 @@ impl Shard {
             return;
         };
         let Some(at) = session.connection else {
-            self.counts.dropped_qos0 += 1;
+            // What the broker says of itself is state: who is away lacks nothing when it is back.
+            self.counts.dropped_qos0 += u64::from(!is_system(&message.topic));
             return;
         };
         let Some(connection) = self.connections.get_mut(at) else {

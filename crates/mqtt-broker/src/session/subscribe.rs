@@ -169,6 +169,9 @@ impl Shard {
         if filter.len() >= limit && filter.bytes().filter(|byte| *byte == b'/').count() >= limit {
             return Some(SubAckReason::TopicFilterInvalid);
         }
+        if !self.may_read_system(slot, filter) {
+            return Some(SubAckReason::NotAuthorized);
+        }
         match self.shared.policy.subscribe(&session.publisher, filter) {
             Verdict::Allow => None,
             Verdict::Deny | Verdict::BadCredentials => Some(SubAckReason::NotAuthorized),
@@ -200,11 +203,15 @@ impl Shard {
         let mut retained = Vec::new();
         if outcome.is_ok() {
             let are_new = session.remember_subscriptions(&filters, id);
+            let new = filters.iter().zip(&are_new).filter(|(_, is_new)| **is_new);
+            self.counts
+                .add_subscriptions(new.map(|(one, _)| &*one.filter));
             let seat = session.seat.clone();
             for (one, is_new) in filters.into_iter().zip(are_new) {
                 let (seat, options) = (seat.clone(), one.options);
                 let subscriber = Subscriber { seat, options, id };
-                let stood_at = self.shared.retained.standing(|| {
+                let store = self.shared.retained_for(&one.filter);
+                let stood_at = store.standing(|| {
                     self.shared.tree.subscribe(&one.filter, subscriber);
                 });
                 if one.wants_retained(is_new) && at.is_some() {
@@ -296,6 +303,10 @@ impl Shard {
             });
         }
         if !gone.is_empty() {
+            let all = gone
+                .iter()
+                .filter_map(|one| session.subscriptions.get(*one));
+            self.counts.drop_subscriptions(all.map(|one| &*one.filter));
             let mut indexes = 0..;
             let mut stays = |_: &Subscribed| indexes.next().is_none_or(|one| !gone.contains(&one));
             session.subscriptions.retain(&mut stays);

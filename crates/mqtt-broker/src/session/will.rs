@@ -110,6 +110,7 @@ impl Shard {
         let is_due = |at: Option<u64>| at.is_some_and(|at| at <= now.mono_ms);
         if !session.unsettled && session.connection.is_none() {
             if is_due(session.ends_at) {
+                self.counts.sessions_expired += u64::from(!session.over);
                 return self.end_session(now, slot, None);
             }
             if is_due(session.will_at) {

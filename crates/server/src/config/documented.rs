@@ -72,7 +72,7 @@ fn documented_defaults_are_the_real_ones() {
     }
 }
 
-/// The same with a date for the innermost value, which no key takes.
+/// The same with a list of a list for the innermost value, which no key takes.
 fn spoil(value: Value) -> Value {
     match value {
         Value::Table(table) => Value::Table(
@@ -81,6 +81,6 @@ fn spoil(value: Value) -> Value {
                 .map(|(key, value)| (key, spoil(value)))
                 .collect(),
         ),
-        _ => Value::Datetime("1979-05-27".parse().unwrap()),
+        _ => Value::Array(vec![Value::Array(Vec::new())]),
     }
 }

@@ -25,6 +25,7 @@ mod pressure;
 mod program;
 mod start;
 mod stop;
+mod system;
 mod tls;
 mod tls_client;
 mod websocket;
