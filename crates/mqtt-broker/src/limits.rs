@@ -40,7 +40,7 @@ pub struct Limits {
     pub retain_available: bool,
     /// Topic Filters may have wildcards. Default true.
     pub wildcards_available: bool,
-    /// Levels of a Topic Name or Topic Filter. Default 200.
+    /// Levels of a Topic Name or Topic Filter. Default 201: 200 separators, as mosquitto takes.
     pub topic_levels_max: usize,
     /// Subscriptions of one Session. Default 10,000.
     pub subscriptions_max: usize,
@@ -95,7 +95,7 @@ impl Default for Limits {
             qos_max: QoS::ExactlyOnce,
             retain_available: true,
             wildcards_available: true,
-            topic_levels_max: 200,
+            topic_levels_max: 201,
             subscriptions_max: 10_000,
             filters_per_packet_max: 1_000,
             queue_messages_max: 1_000_000,

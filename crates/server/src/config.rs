@@ -262,7 +262,7 @@ impl Listeners {
 pub(crate) struct Mqtt {
     /// Threads that serve MQTT, 1 to 256; 0 takes the number of cores. Default 0.
     pub(crate) shards: usize,
-    /// Largest packet taken, 64 B to 256 MiB; less where its commit would not fit a seventh of
+    /// Largest packet taken, 32 B to 256 MiB; less where its commit would not fit a seventh of
     /// `log.wal_bytes_max`. Default 16 MiB.
     pub(crate) packet_bytes_max: ByteSize,
     /// Unacknowledged QoS 1 and 2 PUBLISHes taken at once from a Client, 1 to 65,535. Default 1,000.
@@ -522,8 +522,8 @@ impl Config {
                 format!("{} is not in 0..=256", self.mqtt.shards),
             );
         }
-        if !(64..=256 << 20).contains(&self.mqtt.packet_bytes_max.0) {
-            wrong("mqtt.packet_bytes_max", "not in 64 B..=256 MiB".to_owned());
+        if !(32..=256 << 20).contains(&self.mqtt.packet_bytes_max.0) {
+            wrong("mqtt.packet_bytes_max", "not in 32 B..=256 MiB".to_owned());
         }
         if !(1 << 10..=1 << 30).contains(&self.mqtt.output_bytes_max.0) {
             wrong("mqtt.output_bytes_max", "not in 1 KiB..=1 GiB".to_owned());

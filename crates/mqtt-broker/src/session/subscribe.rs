@@ -128,7 +128,10 @@ impl Shard {
             }
         }
         let granted = Box::new(granted);
-        if changes.is_empty() {
+        // What this Client sent before is not in the log yet: its own Retained Message must not meet
+        // the subscription as if it came after it. Then the subscription waits for its turn.
+        let is_first = (self.connections.get(at)).is_some_and(|connection| connection.pending == 0);
+        if changes.is_empty() && is_first {
             return self.subscribed(Some(at), slot, *granted, Ok(()));
         }
         if let Some(session) = self.sessions.get_mut(slot) {
@@ -257,6 +260,7 @@ impl Shard {
             return;
         };
         let number = session.number();
+        let is_first = session.subscribing.is_empty();
         let mut changes = Vec::new();
         if session.has_rows {
             let subscribing: BTreeSet<&str> =
@@ -269,7 +273,8 @@ impl Shard {
             let known: BTreeSet<&str> = known.filter(is_known).collect();
             changes.extend(known.iter().map(|one| rows::subscription_gone(number, one)));
         }
-        if changes.is_empty() {
+        // Behind a SUBSCRIBE that waits.
+        if changes.is_empty() && is_first {
             self.unsubscribed(now, Some(at), slot, &asked, Ok(()));
         } else {
             let then = Then::Unsubscribed(asked);

@@ -29,12 +29,41 @@ fn a_retained_message_reaches_who_subscribes_while_it_commits() {
         let suback = hex(&format!("90 03 0001 0{qos}"));
         assert_eq!(got, [suback, hex(publish)].concat(), "{why}");
     }
-    // In one segment of one Client.
-    let mut world = World::new(1, Limits::default());
-    let both = hex("31 04 0001 61 78 82 06 0001 0001 61 00");
-    let client = live(&mut world, 0, &connect_v3('s', true));
-    let answer = exchange(&mut world, client, &both);
-    assert_eq!(answer, hex("90 03 0001 00 30 04 0001 61 78"));
+}
+
+#[test]
+fn a_client_that_retains_and_then_subscribes_gets_it_as_retained() {
+    // [MQTT-3.3.1-8]; with Retain Handling 2 it gets nothing [MQTT-3.3.1-11].
+    for (connect, both, wanted) in [
+        (
+            connect_v3('s', true),
+            "31 04 0001 61 78 82 06 0001 0001 61 00",
+            "90 03 0001 00 31 04 0001 61 78",
+        ),
+        (
+            connect_v5('s', "02", "00", ""),
+            "31 05 0001 61 00 78 82 07 0001 00 0001 61 20",
+            "90 04 0001 00 00",
+        ),
+        // And what it unsubscribes from in the same breath stays unsubscribed from.
+        (
+            connect_v3('s', true),
+            "31 04 0001 61 78 82 06 0001 0001 61 00 a2 05 0002 0001 61",
+            "90 03 0001 00 b0 02 0002",
+        ),
+    ] {
+        let mut world = World::new(1, Limits::default());
+        let client = live(&mut world, 0, &connect);
+        assert_eq!(
+            exchange(&mut world, client, &hex(both)),
+            hex(wanted),
+            "{both}"
+        );
+        let other = live(&mut world, 0, &connect_v3('o', true));
+        exchange(&mut world, other, &hex("30 04 0001 61 79"));
+        let came = !world.read(client).is_empty();
+        assert_eq!(came, !wanted.ends_with("0002"), "{both}");
+    }
 }
 
 #[test]
