@@ -1,6 +1,8 @@
 //! MQTT over TLS: certificates made, given, changed and refused.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rcgen::ExtendedKeyUsagePurpose;
 use rustix::process::Signal;
@@ -59,6 +61,61 @@ fn mqtt_goes_over_tls_with_the_certificate_made_at_start() {
         http.connect(program.doors["tls"]).is_err(),
         "another protocol"
     );
+    program.stop();
+}
+
+/// Bytes between two sockets of this machine: sent and not read, as the kernel counts them.
+fn on_the_way(server: SocketAddr, client: SocketAddr) -> usize {
+    let (server, client) = (
+        format!(":{:04X}", server.port()),
+        format!(":{:04X}", client.port()),
+    );
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let queued = table.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, remote) = (fields.next()?, fields.next()?);
+        let (sends, reads) = fields.nth(1)?.split_once(':')?;
+        if local.ends_with(&server) && remote.ends_with(&client) {
+            usize::from_str_radix(sends, 16).ok()
+        } else if local.ends_with(&client) && remote.ends_with(&server) {
+            usize::from_str_radix(reads, 16).ok()
+        } else {
+            None
+        }
+    });
+    queued.sum()
+}
+
+#[test]
+fn what_tls_holds_back_goes_out_when_the_socket_takes_it() {
+    let home = Home::new();
+    let program = home.start();
+    let client = Client::trusting(&home.data().join("tls/ca.pem"));
+    let stream = client.connect(program.doors["tls"]).unwrap();
+    let address = stream.sock.local_addr().unwrap();
+    let mut slow = Wire::over(stream, &Hello::v5("slow"));
+    slow.subscribe("t", 0);
+    let (mut publisher, _) = Wire::connect(program.mqtt(), &Hello::v5("p"));
+    // Less than TLS keeps, and so much that few of them fill a socket.
+    let payload = [b'x'; 50_000];
+    let mut sent = 0;
+    // Until a message is no longer in the socket and not in our output either: TLS has it.
+    loop {
+        sent += 1;
+        publisher.send(&publish("t", &payload, 1, 1));
+        assert_eq!(publisher.packet().0, 0x40, "PUBACK");
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let all = || on_the_way(program.doors["tls"], address) > sent * payload.len();
+        while !all() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        if !all() {
+            break;
+        }
+    }
+    for _ in 0..sent {
+        assert_eq!(slow.message().payload, payload);
+    }
     program.stop();
 }
 
