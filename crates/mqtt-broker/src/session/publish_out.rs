@@ -230,7 +230,7 @@ impl Shard {
         );
     }
 
-    /// A Retained Message for a new subscription: RETAIN is set [MQTT-3.3.1-8].
+    /// A Retained Message for a new subscription: RETAIN is set (3.3.1.3).
     pub(crate) fn deliver_retained(
         &mut self,
         now: Now,

@@ -55,7 +55,7 @@ fn auth(reason: &str, data: &str) -> Vec<u8> {
 fn asked(world: &mut World) -> crate::ConnectionId {
     let client = world.open(0);
     let connect = connect_v5('a', "02", "04 15 0001 57", "");
-    // [MQTT-4.12.0-2], [MQTT-3.15.2-1]: 0x18; [MQTT-4.12.0-5]: the same method.
+    // 0x18, and the same method.
     assert_eq!(exchange(world, client, &connect), auth("18", "?"));
     assert!(world.is_open(client));
     client
@@ -72,6 +72,7 @@ fn proven(world: &mut World) -> crate::ConnectionId {
 fn a_client_that_proves_itself_is_connected_with_method_and_data() {
     let mut world = World::new(1, Limits::default());
     let client = asked(&mut world);
+    // Again 0x18 and the same method [MQTT-4.12.0-2], [MQTT-3.15.2-1], [MQTT-4.12.0-5].
     assert_eq!(
         exchange(&mut world, client, &auth("18", "a")),
         auth("18", "?")
@@ -109,6 +110,7 @@ fn a_client_that_names_no_method_gets_none() {
 
 #[test]
 fn what_no_method_accepts_is_refused_by_its_code() {
+    // [MQTT-3.1.4-2]
     for (properties, code, why) in [
         ("04 15 0001 58", 0x8c, "unknown method [MQTT-4.12.0-1]"),
         (

@@ -238,7 +238,7 @@ fn retained_messages_are_kept_sent_and_cleared() {
     world.crash(0);
     let subscriber = live(&mut world, 1, &connect_v3('s', true));
     let answer = exchange(&mut world, subscriber, &hex("82 08 0001 0003 612f23 00"));
-    assert_eq!(answer, hex("90 03 0001 00 31 06 0003 612f62 78")); // [MQTT-3.3.1-8]
+    assert_eq!(answer, hex("90 03 0001 00 31 06 0003 612f62 78")); // MQTT 3.1.1, [MQTT-3.3.1-8]
     let publisher = live(&mut world, 0, &connect_v3('p', true));
     exchange(&mut world, publisher, &hex("31 05 0003 612f62"));
     assert_eq!(world.read(subscriber), hex("30 05 0003 612f62"));
@@ -321,7 +321,7 @@ fn unreleased_qos2_identifiers_stay_within_the_window() {
     exchange(&mut world, v5, &hex("34 06 0001 61 0001 00"));
     exchange(&mut world, v5, &hex("34 06 0001 61 0002 00"));
     let answer = exchange(&mut world, v5, &hex("34 06 0001 61 0003 00"));
-    assert_eq!((answer[0], answer[2]), (0xe0, 0x93)); // [MQTT-3.3.4-9]
+    assert_eq!((answer[0], answer[2]), (0xe0, 0x93)); // [MQTT-3.3.4-7]
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn receive_all(world: &mut World, client: &mut Client, id: ConnectionId) -> BTre
         }
         for event in events {
             if let Event::Received { mark, retain, .. } = event {
-                assert!(retain, "[MQTT-3.3.1-8]");
+                assert!(retain, "MQTT 3.1.1, [MQTT-3.3.1-8]");
                 *got.entry(mark.sequence).or_default() += 1;
             }
         }

@@ -36,7 +36,7 @@ fn a_refused_publish_says_why_to_who_wants_to_know_and_has_room() {
     let mut world = World::explaining(1, Limits::default());
     let why = "this client may not publish to this topic";
     // To "$SYS/x": [MQTT-3.4.2-2] at QoS 1, [MQTT-3.5.2-2] at QoS 2; 0x87 [MQTT-3.4.2-1],
-    // [MQTT-3.5.2-1].
+    // [MQTT-3.5.2-1]. There is never a User Property: [MQTT-3.4.2-3], [MQTT-3.5.2-3].
     for (publish, answer) in [("32", 0x40), ("34", 0x50)] {
         let ask = hex(&format!("{publish} 0b 0006 245359532f78 0007 00"));
         let explained = [&[answer, 48, 0, 7, 0x87, 44][..], &text(why)].concat();
@@ -55,7 +55,7 @@ fn a_refused_filter_says_why_to_who_wants_to_know_and_has_room() {
     let why = "too many subscriptions or filters, or no room on the disk: fewer, or later";
     let ask = hex("82 0b 0001 00 0001 61 00 0001 62 00");
     let explained = [&hex("90 52 0001 4d")[..], &text(why), &hex("00 97")].concat();
-    // [MQTT-3.9.2-1]
+    // [MQTT-3.9.2-1], [MQTT-3.9.2-2]
     three_ways(&mut world, &ask, "90 05 0001 00 00 97", &explained);
 }
 
@@ -65,7 +65,7 @@ fn a_refused_unsubscribe_says_why_to_who_wants_to_know_and_has_room() {
     for (properties, explained) in [
         ("05 11 00000064", true),
         ("07 11 00000064 17 00", false),       // [MQTT-3.1.2-29]
-        ("0a 11 00000064 27 00000020", false), // [MQTT-3.11.2-1]
+        ("0a 11 00000064 27 00000020", false), // [MQTT-3.11.2-1], [MQTT-3.11.2-2]
     ] {
         let mut world = World::explaining(1, Limits::default());
         let client = live(&mut world, 0, &connect_v5('s', "02", properties, ""));
@@ -87,7 +87,7 @@ fn a_disconnect_says_why_to_who_wants_to_know_and_has_room() {
     // PUBLISH with alias 1 and no topic.
     let ask = hex("30 07 0000 03 23 0001 78");
     let explained = [&hex("e0 34 82 32")[..], &text(why)].concat();
-    // [MQTT-3.14.2-3], [MQTT-3.14.2-1]
+    // [MQTT-3.14.2-3], [MQTT-3.14.2-4], [MQTT-3.14.2-1]
     three_ways(&mut world, &ask, "e0 01 82", &explained);
 }
 
@@ -105,7 +105,7 @@ fn a_refused_connect_says_why_to_who_wants_to_know_and_has_room() {
             [&hex("20 57 00 97 54")[..], &text(why)].concat(),
         ),
         ("07 11 00000064 17 00", hex("20 03 00 97 00")),
-        // [MQTT-3.2.2-19]
+        // [MQTT-3.2.2-19], [MQTT-3.2.2-20]; without properties their length is zero [MQTT-2.2.2-1].
         ("0a 11 00000064 27 00000020", hex("20 03 00 97 00")),
         // Not even a CONNACK without properties: it is closed, no more. [MQTT-3.1.2-24]
         ("0a 11 00000064 27 00000004", hex("")),

@@ -33,7 +33,7 @@ fn after(version: u8, qos: u8, answers: &[&str]) -> (bool, Vec<u8>) {
 
 #[test]
 fn answer_of_the_other_qos_ends_the_connection() {
-    // [MQTT-4.13.1-1]; MQTT 3.1.1: [MQTT-4.8.0-1].
+    // [MQTT-4.13.1-1]; MQTT 3.1.1, [MQTT-4.8.0-1].
     for (qos, answers, why) in [
         (1, &["50 02 0001"][..], "PUBREC for QoS 1"),
         (1, &["70 02 0001"], "PUBCOMP for QoS 1"),

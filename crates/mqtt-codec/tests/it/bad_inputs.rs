@@ -293,6 +293,7 @@ fn connect_fields_that_are_missing_or_too_many() {
         "10 10 0004 'MQTT' 04 c2 003c 0001 'a' 0001 'u'", // [MQTT-3.1.2-19]
         "10 0d 0004 'MQTT' 04 06 003c 0001 'a'",   // [MQTT-3.1.2-9]
         "10 10 0004 'MQTT' 04 02 003c 0001 'a' 0001 'u'", // [MQTT-3.1.2-16]
+        "10 13 0004 'MQTT' 04 82 003c 0001 'a' 0001 'u' 0001 'p'", // [MQTT-3.1.2-18]
         "10 0e 0004 'MQTT' 05 02 003c 40 0001 'a'", // a Property Length past the end
         "10 0f 0004 'MQTT' 05 02 003c 8000 0001 'a'", // and one not minimal
         "10 12 0004 'MQTT' 05 02 003c ffffffff7f 0001 'a'",
@@ -467,6 +468,8 @@ fn strings_must_be_utf8_without_null() {
         let n = hex(bad).len();
         let at = |bytes: usize| format!("{:02x}", bytes + n);
         for (wire, decoder) in [
+            // Client Identifier [MQTT-3.1.3-4], User Name [MQTT-3.1.3-12], Will Topic
+            // [MQTT-3.1.3-11].
             (
                 format!("10 {} 0004 'MQTT' 04 02 003c {n:04x} {bad}", at(12)),
                 first(),
@@ -485,11 +488,21 @@ fn strings_must_be_utf8_without_null() {
                 ),
                 first(),
             ),
+            // Topic Name [MQTT-3.3.2-1] and Topic Filters [MQTT-3.8.3-1], [MQTT-3.10.3-1].
             (format!("30 {} {n:04x} {bad} 00", at(3)), server(V5)),
             (format!("82 {} 0001 00 {n:04x} {bad} 00", at(6)), server(V5)),
             (format!("a2 {} 0001 00 {n:04x} {bad}", at(5)), server(V5)),
             (
                 format!("30 {} 0001 'a' {} 26 {n:04x} {bad} 0000", at(9), at(5)),
+                server(V5),
+            ),
+            // Content Type [MQTT-3.3.2-19] and Response Topic [MQTT-3.3.2-13].
+            (
+                format!("30 {} 0001 'a' {} 03 {n:04x} {bad}", at(7), at(3)),
+                server(V5),
+            ),
+            (
+                format!("30 {} 0001 'a' {} 08 {n:04x} {bad}", at(7), at(3)),
                 server(V5),
             ),
             (

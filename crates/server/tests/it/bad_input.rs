@@ -115,6 +115,7 @@ fn oversized_packet_is_refused_by_its_head_alone() {
 
 #[test]
 fn packet_of_the_announced_size_is_taken_by_the_log() {
+    // Over TCP, in order and whole [MQTT-4.2-1].
     let home = Home::new();
     // Each message is routed twice and retained.
     home.configure(
