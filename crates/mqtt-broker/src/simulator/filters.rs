@@ -213,3 +213,31 @@ fn one_retained_message_is_kept_for_a_topic() {
     );
     assert_eq!(world.read(client), hex("30 06 0003 612f62 78"));
 }
+
+#[test]
+fn retain_is_as_published_or_zero_at_every_qos_now_and_later() {
+    for qos in 0..3_u8 {
+        for (as_published, expected) in [(0, 0), (8, 1)] {
+            let mut world = World::new(1, Limits::default());
+            let connect = connect_v5('s', "00", LASTING, "");
+            let client = live(&mut world, 0, &connect);
+            let options = qos | as_published;
+            let subscribe = hex(&format!("82 07 0001 00 0001 61 {options:02x}"));
+            exchange(&mut world, client, &subscribe);
+            let publisher = live(&mut world, 0, &connect_v3('p', true));
+            let publish = hex("35 06 0001 61 0001 78 62 02 0001");
+            exchange(&mut world, publisher, &publish);
+            let first = 0x30 | qos << 1 | expected; // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+            assert_eq!(world.read(client)[0], first, "{options}");
+            if qos == 0 {
+                continue;
+            }
+            world.cut(client);
+            exchange(&mut world, publisher, &publish);
+            let client = world.open(0);
+            let answer = exchange(&mut world, client, &connect);
+            let owed = &answer[answer.len() - 9..];
+            assert_eq!(owed[0] & !8, first, "{options}, owed");
+        }
+    }
+}

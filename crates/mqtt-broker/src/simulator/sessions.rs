@@ -65,6 +65,9 @@ fn a_session_lives_as_long_as_its_connection_and_its_expiry() {
     world.run();
     let (client, was_there) = present(&mut world, &connect);
     assert!(was_there);
+    world.pass(60_000);
+    world.run();
+    assert_eq!(subscriptions(&world), 1);
     world.cut(client);
     world.run();
     world.pass(5_000);
