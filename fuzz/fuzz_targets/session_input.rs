@@ -45,6 +45,8 @@ fuzz_target!(|data: &[u8]| {
                 inputs.push(Input::Opened {
                     connection,
                     peer: Peer { address: None },
+                    limits: Default::default(),
+                    handshake_ms: 0,
                 });
                 let bytes = Bytes::from_static(CONNECTS[usize::from(kind / 8) % 3]);
                 inputs.push(Input::Received { connection, bytes });

@@ -80,6 +80,7 @@ impl Bench {
         self.give(Input::Opened {
             connection,
             peer: Peer { address: None },
+            limits: Arc::default(),
             handshake_ms: 0,
         });
         let id = format!("{:08x}", self.next);

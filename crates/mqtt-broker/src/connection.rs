@@ -1,6 +1,7 @@
 //! One Network Connection: what is known of it besides its Session.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use headwater_mqtt_codec::{
 };
 
 use crate::aliases::{Alias, Aliases};
+use crate::pace::Paces;
 use crate::session::authenticate::Enhanced;
 use crate::{CommitId, ConnectionId, Lane, Limits, Output, Peer, Publisher, reasons};
 
@@ -47,7 +49,9 @@ pub(crate) struct Connection {
     /// It may be read but for the shard, whose list of those it is on.
     pub(crate) waits_for_shard: bool,
     /// Since when its socket has taken nothing of what waits for it.
-    pub(crate) blocked_since: Option<u64>,
+    pub(crate) blocked_since: Option<NonZeroU64>,
+    /// What it may send, where that has a limit.
+    pub(crate) paces: Option<Box<Paces>>,
     /// Its Output owns memory and is on the shard's list of those.
     pub(crate) warm: bool,
     pub(crate) peer: Peer,
@@ -105,6 +109,7 @@ impl Connection {
             paused: false,
             waits_for_shard: false,
             blocked_since: None,
+            paces: None,
             warm: false,
             peer,
             decoder: Decoder::new(limits.connect_bytes_max),

@@ -31,6 +31,8 @@ pub struct Counts {
     /// Bytes of payload in PUBLISHes.
     pub payload_received: u64,
     pub payload_sent: u64,
+    /// How often a Client's packets waited for its rates.
+    pub slowed: u64,
     /// Clients that came or went and were not announced below `$SYS`: too many at once.
     pub unannounced: u64,
     pub received_qos0: u64,
@@ -104,6 +106,7 @@ impl Counts {
         self.bytes_sent += other.bytes_sent;
         self.payload_received += other.payload_received;
         self.payload_sent += other.payload_sent;
+        self.slowed += other.slowed;
         self.unannounced += other.unannounced;
         self.received_qos0 += other.received_qos0;
         self.received_qos1 += other.received_qos1;

@@ -10,7 +10,7 @@ use crate::directory::Seat;
 use crate::matching::Target;
 use crate::retire::Going;
 use crate::session::Session;
-use crate::{CommitId, Delivery, Message, Position, Receipt, Refusal};
+use crate::{ClientLimits, CommitId, Delivery, Message, Position, Receipt, Refusal};
 
 /// The time, read by the driver.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -68,6 +68,8 @@ pub enum Input {
     Opened {
         connection: ConnectionId,
         peer: Peer,
+        /// Of its door.
+        limits: Arc<ClientLimits>,
         /// How much of the time for its CONNECT that handshake took.
         handshake_ms: u64,
     },

@@ -51,9 +51,10 @@ pub use counts::Counts;
 pub use directory::Seat;
 pub use effect::{Effect, OwedReference};
 pub use input::{ConnectionId, Input, LoadId, Loaded, Moved, Now, Peer, ShardMessage, Ticket};
-pub use limits::Limits;
+pub use limits::{ClientLimits, Limits, Rate};
 pub use message::{Message, Publisher};
 pub use output::Output;
+pub use pace::Pace;
 pub use policy::{
     AllowAll, Applicant, AuthenticationExchange, AuthenticationMethod, AuthenticationStep,
     NoRoutes, Policy, Routes, Verdict,

@@ -42,6 +42,8 @@ pub struct Limits {
     pub wildcards_available: bool,
     /// Levels of a Topic Name or Topic Filter. Default 201: 200 separators, as mosquitto takes.
     pub topic_levels_max: usize,
+    /// Bytes of a Topic Name or Topic Filter. Default 65,535.
+    pub topic_bytes_max: usize,
     /// Subscriptions of one Session. Default 10,000.
     pub subscriptions_max: usize,
     /// Topic Filters in one SUBSCRIBE. Default 1,000.
@@ -96,6 +98,7 @@ impl Default for Limits {
             retain_available: true,
             wildcards_available: true,
             topic_levels_max: 201,
+            topic_bytes_max: 65_535,
             subscriptions_max: 10_000,
             filters_per_packet_max: 1_000,
             queue_messages_max: 1_000_000,
@@ -113,4 +116,35 @@ impl Default for Limits {
             floors_ms_max: 1_000,
         }
     }
+}
+
+/// What each Client of one door may do. Its socket is not read while it is ahead of its rates;
+/// nothing is dropped.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientLimits {
+    /// How long a Network Connection may take until its CONNECT is whole. Default 5,000.
+    pub connect_ms_max: u64,
+    /// PUBLISHes taken of a Client. Default without limit.
+    pub messages: Rate,
+    /// Bytes taken of a Client, once it is connected. Default without limit.
+    pub bytes: Rate,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            connect_ms_max: 5_000,
+            messages: Rate::default(),
+            bytes: Rate::default(),
+        }
+    }
+}
+
+/// So many a second.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Rate {
+    /// 0 is without limit.
+    pub per_second: u64,
+    /// So many at once after a time of few; 0 takes a second's worth.
+    pub burst: u64,
 }

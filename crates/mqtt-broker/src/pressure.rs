@@ -7,6 +7,9 @@
 //!   causes nothing new. What it had caused by then is one read's packets, and is answered. It
 //!   waits for the log or for its own socket only, never for what the Client would have to say.
 
+use std::num::NonZeroU64;
+
+use bytes::Bytes;
 use headwater_mqtt_codec::{ConnAckReason, DisconnectReason};
 
 use crate::connection::{Connection, Stage};
@@ -42,14 +45,23 @@ impl Connection {
     fn due(&self, limits: &Limits, held_ms: u64) -> Option<u64> {
         let hears = self.silence_ms_max > 0 && !self.paused;
         let silent = hears.then(|| self.heard_ms + self.silence_ms_max + held_ms);
-        let others = [self.unread_until(limits), self.proof_until()];
+        let others = [
+            self.unread_until(limits),
+            self.proof_until(),
+            self.ahead_until(),
+        ];
         silent.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// When its socket must have taken something of what waits for it.
     fn unread_until(&self, limits: &Limits) -> Option<u64> {
         let unread_ms_max = limits.send_ms_max.max(self.silence_ms_max);
-        self.blocked_since.map(|since| since + unread_ms_max)
+        self.blocked_since.map(|since| since.get() + unread_ms_max)
+    }
+
+    /// When its rates allow more.
+    fn ahead_until(&self) -> Option<u64> {
+        self.paces.as_ref()?.until_ms
     }
 
     /// When a Client that proves itself again must be done.
@@ -89,7 +101,10 @@ impl Shard {
             return;
         };
         let limits = &self.shared.limits;
-        if !connection.paused || !connection.is_well_below(limits) {
+        if !connection.paused
+            || !connection.is_well_below(limits)
+            || connection.ahead_until().is_some()
+        {
             return;
         }
         if self.full {
@@ -99,10 +114,30 @@ impl Shard {
             }
             return;
         }
+        if !connection.held.is_empty() {
+            // First what was read already.
+            self.replay.push(at);
+            return;
+        }
         connection.paused = false;
         // What it sent meanwhile is still to be read.
         connection.heard_ms = heard_ms;
         self.effects.push(Effect::Resume(connection.id));
+        self.rearm_connection(now, at);
+    }
+
+    /// Keeps the rest of a read until the Client's rates allow it.
+    pub(crate) fn wait_for_pace(&mut self, now: Now, at: usize, until_ms: u64, rest: Bytes) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        if let Some(paces) = &mut connection.paces {
+            paces.until_ms = Some(until_ms);
+        }
+        // A copy: it may be little of a large buffer.
+        connection.held = Bytes::copy_from_slice(&rest);
+        self.counts.slowed += 1;
+        self.pause(at);
         self.rearm_connection(now, at);
     }
 
@@ -144,7 +179,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
-        connection.blocked_since = Some(now.mono_ms);
+        connection.blocked_since = Some(NonZeroU64::new(now.mono_ms).unwrap_or(NonZeroU64::MIN));
         if connection.stage == Stage::Live {
             self.rearm_connection(now, at);
         }
@@ -197,6 +232,13 @@ impl Shard {
             // The log's turn, not the Client's.
             Stage::Claiming | Stage::Closing => {}
             Stage::Live => {
+                if let Some(paces) = &mut connection.paces
+                    && paces.until_ms.is_some_and(|until| until <= now.mono_ms)
+                {
+                    paces.until_ms = None;
+                    self.rearm_connection(now, at);
+                    return self.resume(now, at);
+                }
                 let limits = &self.shared.limits;
                 let due = connection.due(limits, held_ms);
                 if due.is_none_or(|due| due > now.mono_ms) {

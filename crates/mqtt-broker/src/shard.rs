@@ -17,7 +17,7 @@ use crate::connection::{Connection, Stage};
 use crate::directory::Seat;
 use crate::input::{Between, Forwarded};
 use crate::matching::{FastMap, MatchCache};
-use crate::pace::Pace;
+use crate::pace::{Pace, Paces};
 use crate::payloads::Payloads;
 use crate::pending::{Draft, Pending, RowStep, Then};
 use crate::retire::Inquiry;
@@ -135,7 +135,7 @@ impl Shard {
             matches: MatchCache::new(shared.limits.matches_max),
             payloads: Payloads::new(shared.limits.cache_bytes_max),
             counts: Counts::default(),
-            announcements: Pace::new(shared.system.announcements_per_second(shared.shards)),
+            announcements: Pace::new(shared.system.announcements(shared.shards)),
             feeding: VecDeque::new(),
             turn: Turn::default(),
             dirty: Vec::new(),
@@ -260,14 +260,24 @@ impl Shard {
             Input::Received { connection, bytes } => {
                 self.counts.bytes_received += bytes.len() as u64;
                 if let Some(at) = self.by_id.get(&connection).copied() {
+                    self.pay(now, at, bytes.len());
                     self.received(now, at, bytes);
                 }
             }
             Input::Opened {
                 connection,
                 peer,
+                limits,
                 handshake_ms,
-            } => self.opened(now, connection, peer, handshake_ms),
+            } => {
+                let left_ms = limits.connect_ms_max.saturating_sub(handshake_ms);
+                self.opened(now, connection, peer, left_ms);
+                if let Some(at) = self.by_id.get(&connection)
+                    && let Some(connection) = self.connections.get_mut(*at)
+                {
+                    connection.paces = Paces::new(&limits);
+                }
+            }
             Input::Closed { connection } => {
                 if let Some(at) = self.by_id.get(&connection).copied() {
                     self.announce_gone(now, at, system::TCP_CLOSED);
@@ -315,10 +325,8 @@ impl Shard {
         }
     }
 
-    fn opened(&mut self, now: Now, id: ConnectionId, peer: Peer, handshake_ms: u64) {
-        let limits = &self.shared.limits;
-        let mut connection = Connection::new(id, peer, limits);
-        let left_ms = limits.connect_ms_max.saturating_sub(handshake_ms);
+    fn opened(&mut self, now: Now, id: ConnectionId, peer: Peer, left_ms: u64) {
+        let mut connection = Connection::new(id, peer, &self.shared.limits);
         let due = Some(now.mono_ms + left_ms);
         let entry = self.connections.vacant_entry();
         let at = entry.key();
@@ -327,6 +335,16 @@ impl Shard {
         entry.insert(connection);
         self.by_id.insert(id, at);
         self.counts.opened += 1;
+    }
+
+    /// The bytes of a read are counted against the Client's rate.
+    fn pay(&mut self, now: Now, at: usize, count: usize) {
+        if let Some(connection) = self.connections.get_mut(at)
+            && connection.stage == Stage::Live
+            && let Some(paces) = &mut connection.paces
+        {
+            paces.bytes(now.mono_ms, count);
+        }
     }
 
     /// All packets of one read.
@@ -341,9 +359,18 @@ impl Shard {
                 Stage::Claiming => return self.hold(now, at, bytes),
                 Stage::Closing => return,
             }
+            if let Some(paces) = &mut connection.paces
+                && connection.stage == Stage::Live
+                && let Some(until_ms) = paces.ahead_until(now.mono_ms)
+            {
+                return self.wait_for_pace(now, at, until_ms, bytes);
+            }
             match connection.decoder.decode_read(&mut bytes) {
                 Ok(Some(packet)) => {
                     connection.heard_ms = heard_ms;
+                    if let (Some(paces), Packet::Publish(_)) = (&mut connection.paces, &packet) {
+                        paces.message(now.mono_ms);
+                    }
                     self.counts.packets_received += 1;
                     if !self.packet(now, at, packet) {
                         return;

@@ -18,6 +18,7 @@ mod judge;
 mod keeper;
 mod messages;
 mod offers;
+mod paces;
 mod pressure;
 mod reasons;
 mod refused;
@@ -39,8 +40,9 @@ use bytes::{Buf, Bytes};
 use headwater_mqtt_codec::{DisconnectReason, Text};
 
 use crate::{
-    Change, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message, Now, Peer,
-    Position, Receipt, Refusal, Routes, Shard, Shared, System, Table, Ticket, distribute,
+    Change, ClientLimits, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message,
+    Now, Peer, Position, Receipt, Refusal, Routes, Shard, Shared, System, Table, Ticket,
+    distribute,
 };
 use keeper::{Keeper, Wish};
 
@@ -249,6 +251,8 @@ pub(crate) struct World {
     pub(crate) response_information: Option<Text>,
     limits: Limits,
     system: System,
+    /// Of connections from now on.
+    pub(crate) client_limits: Arc<ClientLimits>,
     epoch: u64,
 }
 
@@ -290,6 +294,7 @@ impl World {
             response_information: None,
             limits,
             system: System::default(),
+            client_limits: Arc::default(),
             epoch: 0,
         };
         world.inboxes.resize_with(shards, VecDeque::new);
@@ -382,6 +387,7 @@ impl World {
             peer: Peer {
                 address: address.map(|one| one.parse().expect("an address")),
             },
+            limits: self.client_limits.clone(),
             handshake_ms,
         });
         connection

@@ -16,7 +16,7 @@ use headwater_mqtt_codec::{DisconnectReason, QoS, Text, Version};
 use crate::connection::{Connection, Stage};
 use crate::directory::Seat;
 use crate::session::Session;
-use crate::{Message, Now, Publisher, Shard};
+use crate::{Message, Now, Publisher, Rate, Shard};
 
 /// What is said below `$SYS`, and to whom.
 #[derive(Clone, Debug)]
@@ -41,9 +41,12 @@ impl Default for System {
 
 impl System {
     /// A shard's part of them, one at least.
-    pub(crate) fn announcements_per_second(&self, shards: usize) -> u64 {
+    pub(crate) fn announcements(&self, shards: usize) -> Rate {
         let all = u64::from(self.announcements_per_second);
-        all.div_ceil(shards.max(1) as u64)
+        Rate {
+            per_second: all.div_ceil(shards.max(1) as u64),
+            burst: 0,
+        }
     }
 }
 

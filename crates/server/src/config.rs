@@ -14,8 +14,13 @@ mod units;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use std::sync::Arc;
+
 use headwater_bridge::{DeliverConfig, RouteConfig, SinkConfig};
+use headwater_mqtt_broker::{ClientLimits, Rate};
 use serde::Deserialize;
+
+use crate::mqtt::guests::House;
 
 use crate::tls::carries_tls;
 
@@ -118,6 +123,27 @@ pub(crate) struct Listener {
     /// Addresses whose connections begin with a PROXY protocol header (v1 or v2). On tcp, tls, ws and
     /// wss. Default none.
     pub(crate) proxy_protocol: Vec<Network>,
+    /// Connections of this door; one more is closed at once. Default none. This and all below: on tcp,
+    /// tls, ws, wss and quic.
+    pub(crate) connections_max: Option<usize>,
+    /// Connections from one address; one more is closed at once. Loopback and who sends a PROXY
+    /// header are not counted. 0 is without limit. Default 0.
+    pub(crate) connections_per_address_max: u32,
+    /// Sockets accepted a second; those that come faster wait in the system's queue. 0 is without
+    /// limit. Default 0.
+    pub(crate) connect_rate: u32,
+    /// Sockets accepted at once after a time of few; 0 takes a second's worth. Default 0.
+    pub(crate) connect_burst: u32,
+    /// Instead of `mqtt.connect_timeout`, at this door.
+    pub(crate) connect_timeout: Option<DurationMs>,
+    /// Instead of `mqtt.messages_per_second`, at this door.
+    pub(crate) messages_per_second: Option<u32>,
+    /// Instead of `mqtt.messages_burst`, at this door.
+    pub(crate) messages_burst: Option<u32>,
+    /// Instead of `mqtt.bytes_per_second`, at this door.
+    pub(crate) bytes_per_second: Option<ByteSize>,
+    /// Instead of `mqtt.bytes_burst`, at this door.
+    pub(crate) bytes_burst: Option<ByteSize>,
 }
 
 /// Whether a listener's clients show a certificate.
@@ -147,6 +173,15 @@ impl Default for Listener {
             client_certificates: ClientCertificates::None,
             crl_files: Vec::new(),
             proxy_protocol: Vec::new(),
+            connections_max: None,
+            connections_per_address_max: 0,
+            connect_rate: 0,
+            connect_burst: 0,
+            connect_timeout: None,
+            messages_per_second: None,
+            messages_burst: None,
+            bytes_per_second: None,
+            bytes_burst: None,
         }
     }
 }
@@ -236,6 +271,24 @@ impl Listener {
         let sentence = format!("{name} takes no PROXY protocol; tcp, tls, ws and wss do");
         let has_proxies = !self.proxy_protocol.is_empty();
         wrong(has_proxies && !takes_proxy, "proxy_protocol", &sentence);
+        let is_mqtt = takes_proxy || name == "quic";
+        let sentence = format!("{name} does not keep this; tcp, tls, ws, wss and quic do");
+        for (is_set, key) in [
+            (self.connections_max.is_some(), "connections_max"),
+            (
+                self.connections_per_address_max > 0,
+                "connections_per_address_max",
+            ),
+            (self.connect_rate > 0, "connect_rate"),
+            (self.connect_burst > 0, "connect_burst"),
+            (self.connect_timeout.is_some(), "connect_timeout"),
+            (self.messages_per_second.is_some(), "messages_per_second"),
+            (self.messages_burst.is_some(), "messages_burst"),
+            (self.bytes_per_second.is_some(), "bytes_per_second"),
+            (self.bytes_burst.is_some(), "bytes_burst"),
+        ] {
+            wrong(is_set && !is_mqtt, key, &sentence);
+        }
         found
     }
 }
@@ -304,6 +357,24 @@ pub(crate) struct Mqtt {
     pub(crate) retained_bytes_max: ByteSize,
     /// Refusals say why in a Reason String, to MQTT 5.0 Clients that want one. Default true.
     pub(crate) reason_strings: bool,
+    /// QoS 1 and 2 PUBLISHes that a Client gets at once before it acknowledges, where it allows
+    /// more; 1 to 65,535. Default 1,000.
+    pub(crate) inflight_max: u16,
+    /// Levels of a Topic Name or Topic Filter, 1 to 65,535. Default 201: 200 separators.
+    pub(crate) topic_levels_max: u16,
+    /// Bytes of a Topic Name or Topic Filter, 1 to 65,535. Default 65,535.
+    pub(crate) topic_bytes_max: u16,
+    /// Subscriptions of one Session; one more is refused (0x97). Default 10,000.
+    pub(crate) subscriptions_max: u32,
+    /// PUBLISHes a second from one Client; 0 is without limit. What it sends beyond waits unread, and
+    /// so does everything behind it. Default 0.
+    pub(crate) messages_per_second: u32,
+    /// PUBLISHes that such a Client may send at once after a pause; 0 takes a second's worth. Default 0.
+    pub(crate) messages_burst: u32,
+    /// Bytes a second from one Client, as above; 0 is without limit. Default 0.
+    pub(crate) bytes_per_second: ByteSize,
+    /// Bytes that such a Client may send at once after a pause; 0 takes a second's worth. Default 0.
+    pub(crate) bytes_burst: ByteSize,
     /// How often the values below `$SYS` are said, from 100 ms on; 0 says none. Default 10 s.
     pub(crate) sys_interval: DurationMs,
     /// Clients that come and go are announced below `$SYS/brokers/NODE/clients/`, so many a second
@@ -344,6 +415,14 @@ impl Default for Mqtt {
             retained_messages_max: 1_000_000,
             retained_bytes_max: ByteSize(1 << 30),
             reason_strings: true,
+            inflight_max: 1_000,
+            topic_levels_max: 201,
+            topic_bytes_max: u16::MAX,
+            subscriptions_max: 10_000,
+            messages_per_second: 0,
+            messages_burst: 0,
+            bytes_per_second: ByteSize(0),
+            bytes_burst: ByteSize(0),
             sys_interval: DurationMs(10_000),
             sys_clients_rate_max: 1_000,
             sys_open: false,
@@ -351,6 +430,27 @@ impl Default for Mqtt {
             connect_timeout: DurationMs(5_000),
             connections_max: 1_000_000,
             handshakes_max: 10_000,
+        }
+    }
+}
+
+impl Mqtt {
+    /// What the door with this table keeps.
+    pub(crate) fn house(&self, door: &Listener) -> House {
+        let rate = |per_second, burst| Rate { per_second, burst };
+        let messages = door.messages_per_second.unwrap_or(self.messages_per_second);
+        let messages_burst = door.messages_burst.unwrap_or(self.messages_burst);
+        let bytes = door.bytes_per_second.unwrap_or(self.bytes_per_second);
+        let bytes_burst = door.bytes_burst.unwrap_or(self.bytes_burst);
+        House {
+            clients: Arc::new(ClientLimits {
+                connect_ms_max: door.connect_timeout.unwrap_or(self.connect_timeout).0,
+                messages: rate(messages.into(), messages_burst.into()),
+                bytes: rate(bytes.0, bytes_burst.0),
+            }),
+            connections_max: door.connections_max,
+            connections_per_address_max: door.connections_per_address_max,
+            connects: rate(door.connect_rate.into(), door.connect_burst.into()),
         }
     }
 }
@@ -528,6 +628,18 @@ impl Config {
         if !(1 << 10..=1 << 30).contains(&self.mqtt.output_bytes_max.0) {
             wrong("mqtt.output_bytes_max", "not in 1 KiB..=1 GiB".to_owned());
         }
+        for (key, number) in [
+            ("mqtt.inflight_max", self.mqtt.inflight_max),
+            ("mqtt.topic_levels_max", self.mqtt.topic_levels_max),
+            ("mqtt.topic_bytes_max", self.mqtt.topic_bytes_max),
+        ] {
+            if number == 0 {
+                wrong(
+                    key,
+                    "0 would let nothing through; take 1..=65535".to_owned(),
+                );
+            }
+        }
         let node = &self.mqtt.node;
         let is_level = !node.is_empty() && !node.contains(['/', '+', '#']);
         if !is_level || node.len() > 255 || node.contains(char::is_control) {
@@ -614,6 +726,34 @@ mod tests {
     #[test]
     fn empty_file_is_the_default() {
         assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_door_has_its_own_limits_or_those_of_all() {
+        let text = "[mqtt]\nmessages_per_second = 10\nbytes_per_second = \"1KiB\"\n\
+                    [listeners.tls]\nmessages_per_second = 0\nconnect_timeout = \"2s\"\n\
+                    connections_max = 3\nconnect_rate = 5\n";
+        let config: Config = toml::from_str(text).unwrap();
+        assert_eq!(config.problems(), []);
+        let house = |door| config.mqtt.house(door);
+        let (tcp, tls) = (house(&config.listeners.tcp), house(&config.listeners.tls));
+        let rate = |house: &House| house.clients.messages.per_second;
+        assert_eq!((rate(&tcp), rate(&tls)), (10, 0));
+        assert_eq!(tls.clients.bytes.per_second, 1024);
+        let times = [&tcp, &tls].map(|house| house.clients.connect_ms_max);
+        assert_eq!(times, [5_000, 2_000]);
+        assert_eq!((tls.connections_max, tls.connects.per_second), (Some(3), 5));
+        assert_eq!(
+            Config::default().mqtt.house(&Listener::default()),
+            House::default()
+        );
+        let text = "[listeners.kafka]\nconnect_rate = 5\n[mqtt]\ntopic_levels_max = 0\n";
+        let config: Config = toml::from_str(text).unwrap();
+        let wrong: Vec<String> = config.problems().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(
+            wrong,
+            ["listeners.kafka.connect_rate", "mqtt.topic_levels_max"]
+        );
     }
 
     #[test]

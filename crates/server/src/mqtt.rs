@@ -9,6 +9,7 @@ pub(crate) mod commits;
 mod connection;
 mod convert;
 mod doors;
+pub(crate) mod guests;
 mod handshake;
 pub(crate) mod inbox;
 mod injections;
@@ -122,7 +123,6 @@ impl Mqtt {
             rules,
         } = setup;
         let thread_limits = shard::Limits {
-            connect_ms_max: limits.connect_ms_max,
             handshakes_max: (handshakes_max / shards.max(1)).max(1),
         };
         let shared = Arc::new(broker::Shared::new(broker::Config {

@@ -48,6 +48,7 @@ use crate::http::Running;
 use crate::kafka;
 use crate::listen::{Door, bind};
 use crate::mqtt::commits::TopicRules;
+use crate::mqtt::guests::Guests;
 use crate::mqtt::{Entrance, Internal, Mqtt, Origins, Setup, Terms, accept, wall_ms};
 use crate::permissions::Permissions;
 use crate::start_block;
@@ -375,7 +376,9 @@ impl House {
     fn entrance(&self, name: &str) -> Entrance {
         let mut listeners = self.config.listeners.all().into_iter();
         let listener = listeners.find(|(one, _, _)| *one == name);
+        let house = listener.map(|(_, _, one)| self.config.mqtt.house(one));
         Entrance {
+            guests: Arc::new(Guests::new(house.unwrap_or_default())),
             proxies: listener.map_or(Vec::new(), |(_, _, one)| one.proxy_protocol.clone()),
             tls: self.running.certificates.of(name),
             ws: match name {
@@ -519,6 +522,13 @@ fn limits(config: &Config, unit_bytes_max: u64) -> Limits {
         connect_ms_max: mqtt.connect_timeout.0,
         keep_alive_seconds_max: mqtt.keep_alive_seconds_max,
         topic_alias_max: mqtt.topic_alias_max,
+        inflight_max: mqtt
+            .inflight_max
+            .try_into()
+            .unwrap_or(std::num::NonZeroU16::MIN),
+        topic_levels_max: usize::from(mqtt.topic_levels_max),
+        topic_bytes_max: usize::from(mqtt.topic_bytes_max),
+        subscriptions_max: usize::try_from(mqtt.subscriptions_max).unwrap_or(usize::MAX),
         client_id_bytes_max: usize::from(mqtt.client_id_bytes_max),
         qos_max: QoS::from_bits(mqtt.qos_max).unwrap_or(QoS::ExactlyOnce),
         retain_available: mqtt.retain_available,
@@ -591,4 +601,14 @@ fn write_ready_file(path: &Path, bound: &[(&'static str, SocketAddr)]) -> anyhow
     std::fs::write(&partial, serde_json::Value::Object(all).to_string())
         .and_then(|()| std::fs::rename(&partial, path))
         .with_context(|| format!("--ready-file {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brokers_own_limits_are_the_configurations_defaults() {
+        assert_eq!(limits(&Config::default(), 1 << 40), Limits::default());
+    }
 }

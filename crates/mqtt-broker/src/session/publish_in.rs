@@ -180,7 +180,11 @@ impl Shard {
         publisher: &Publisher,
         topic: &str,
     ) -> Result<(), PubAckReason> {
-        let limit = self.shared.limits.topic_levels_max;
+        let limits = &self.shared.limits;
+        if topic.len() > limits.topic_bytes_max {
+            return Err(PubAckReason::TopicNameInvalid);
+        }
+        let limit = limits.topic_levels_max;
         if topic.len() >= limit && topic.bytes().filter(|byte| *byte == b'/').count() >= limit {
             return Err(PubAckReason::TopicNameInvalid);
         }

@@ -168,6 +168,9 @@ impl Shard {
         if !limits.wildcards_available && filter.contains(['+', '#']) {
             return Some(SubAckReason::WildcardSubscriptionsNotSupported);
         }
+        if filter.len() > limits.topic_bytes_max {
+            return Some(SubAckReason::TopicFilterInvalid);
+        }
         let limit = limits.topic_levels_max;
         if filter.len() >= limit && filter.bytes().filter(|byte| *byte == b'/').count() >= limit {
             return Some(SubAckReason::TopicFilterInvalid);

@@ -87,6 +87,12 @@ pub(super) fn text(running: &Running) -> String {
         "Clients closed because they took nothing of what waited for them",
         &[("", totals.unread)],
     );
+    out.metric(
+        "headwater_reads_slowed_total",
+        "counter",
+        "Reads that waited because their client was ahead of its rates",
+        &[("", totals.slowed)],
+    );
     let (retained, retained_bytes) = running.shared.retained_size();
     let persistent = running.shared.persistent_sessions();
     out.metric(

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::guests::{Arrivals, Guest, Guests};
 use super::shard::{Common, Mail};
 use super::ws::Terms;
 use crate::config::Network;
@@ -27,6 +28,8 @@ pub(crate) struct Entrance {
     pub(crate) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     /// Then a WebSocket, on these terms.
     pub(crate) ws: Option<Terms>,
+    /// Those who are in.
+    pub(crate) guests: Arc<Guests>,
 }
 
 /// What a peer's bytes come over.
@@ -39,6 +42,8 @@ pub(crate) struct Accepted {
     pub(crate) carrier: Carrier,
     pub(crate) peer: Peer,
     pub(crate) entrance: Arc<Entrance>,
+    /// Its place at the door.
+    pub(crate) guest: Guest,
 }
 
 impl Entrance {
@@ -63,7 +68,16 @@ pub(crate) async fn accept(
 ) {
     let (next, entrance) = (AtomicUsize::new(0), Arc::new(entrance));
     let mut is_failing = false;
+    let mut arrivals = entrance.guests.arrivals();
     loop {
+        // Whoever has to wait waits in the system's queue.
+        let wait = arrivals.as_mut().map_or(Duration::ZERO, Arrivals::wait);
+        if !wait.is_zero() {
+            let stopped = stopping.wait_for(|stopping| *stopping);
+            if timeout(wait, stopped).await.is_ok() {
+                return;
+            }
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopping.wait_for(|stopping| *stopping) => return,
@@ -82,6 +96,18 @@ pub(crate) async fn accept(
             }
         };
         is_failing = false;
+        if let Some(arrivals) = &mut arrivals {
+            arrivals.accepted();
+        }
+        let peer = Peer {
+            address: Some(address),
+        };
+        // One that speaks for others is many.
+        let counted = Some(address.ip()).filter(|_| !entrance.is_proxy(&peer));
+        let Some(guest) = entrance.guests.admit(counted) else {
+            common.counters.refused.fetch_add(1, Ordering::Relaxed);
+            continue;
+        };
         if !common.counters.places.take() {
             common.counters.refused.fetch_add(1, Ordering::Relaxed);
             continue;
@@ -92,10 +118,9 @@ pub(crate) async fn accept(
         };
         let accepted = Accepted {
             carrier: Carrier::Socket(socket),
-            peer: Peer {
-                address: Some(address),
-            },
+            peer,
             entrance: Arc::clone(&entrance),
+            guest,
         };
         hand_over(&common, &next, accepted);
     }

@@ -23,6 +23,7 @@ use tracing::debug;
 
 use super::connection::linger;
 use super::doors::Entrance;
+use super::guests::Guest;
 use super::proxy::{self, Header};
 use super::shard::ShardThread;
 use super::ws::{WebSocket, upgrade};
@@ -32,6 +33,7 @@ pub(crate) struct Arrival {
     connection: ConnectionId,
     peer: Peer,
     entrance: Arc<Entrance>,
+    guest: Guest,
     since: Instant,
     place: Place,
 }
@@ -60,11 +62,13 @@ impl Arrival {
         connection: ConnectionId,
         peer: Peer,
         entrance: Arc<Entrance>,
+        guest: Guest,
     ) -> Self {
         Self {
             connection,
             peer,
             entrance,
+            guest,
             since: Instant::now(),
             place: Place {
                 shard,
@@ -77,7 +81,7 @@ impl Arrival {
     /// Goes through all layers; at its end the connection is served, or closed.
     pub(crate) async fn enter(self, stream: TcpStream) {
         let address = self.peer.address;
-        let limit = Duration::from_millis(self.place.shard.limits().connect_ms_max);
+        let limit = Duration::from_millis(self.guest.limits().connect_ms_max);
         match timeout_at(self.since + limit, self.unwrap(stream)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(?address, %error, "a handshake failed"),
@@ -135,7 +139,7 @@ impl Arrival {
         debug!(address, "a handshake is over");
         let took_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let shard = &self.place.shard;
-        shard.serve(self.connection, self.peer, took_ms, stream);
+        shard.serve(self.connection, self.peer, self.guest, took_ms, stream);
     }
 }
 

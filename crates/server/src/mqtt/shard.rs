@@ -37,6 +37,7 @@ use super::clock::{Clock, Timeline};
 use super::commits::Committer;
 use super::connection::drive;
 use super::doors::{Accepted, Carrier};
+use super::guests::Guest;
 use super::handshake::Arrival;
 use super::inbox::Inbox;
 use super::injections::Injections;
@@ -72,8 +73,9 @@ pub(crate) enum ReadGate {
 }
 
 /// What the thread holds for a connection besides the shard's own state.
-#[derive(Default)]
 struct Link {
+    /// Its place at the door.
+    _guest: Guest,
     waker: Option<Waker>,
     paused: bool,
     /// The socket did not take all of the output.
@@ -109,8 +111,6 @@ pub(crate) struct Common {
 /// What the threads keep of connections that are no MQTT yet.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
-    /// For the handshake and the CONNECT after it.
-    pub(crate) connect_ms_max: u64,
     /// Handshakes that one thread has in progress; the oldest makes room for one more.
     pub(crate) handshakes_max: usize,
 }
@@ -420,6 +420,7 @@ impl ShardThread {
             carrier,
             peer,
             entrance,
+            guest,
         } = accepted;
         let Carrier::Socket(socket) = carrier;
         let stream = match TcpStream::from_std(socket) {
@@ -433,9 +434,9 @@ impl ShardThread {
         let connection = ConnectionId(self.next_connection.get());
         self.next_connection.set(connection.0 + 1);
         if entrance.is_open_for(&peer) {
-            return self.serve(connection, peer, 0, stream);
+            return self.serve(connection, peer, guest, 0, stream);
         }
-        let arrival = Arrival::new(Rc::clone(self), connection, peer, entrance);
+        let arrival = Arrival::new(Rc::clone(self), connection, peer, entrance, guest);
         self.shake(connection, arrival.enter(stream));
     }
 
@@ -456,15 +457,25 @@ impl ShardThread {
         self: &Rc<Self>,
         connection: ConnectionId,
         peer: Peer,
+        guest: Guest,
         handshake_ms: u64,
         stream: S,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        self.links.borrow_mut().insert(connection, Link::default());
+        let limits = Arc::clone(guest.limits());
+        let link = Link {
+            _guest: guest,
+            waker: None,
+            paused: false,
+            blocked: false,
+            last: None,
+        };
+        self.links.borrow_mut().insert(connection, link);
         self.step(Input::Opened {
             connection,
             peer,
+            limits,
             handshake_ms,
         });
         // A task of its own: it is as large as this transport needs, and no larger.
@@ -478,10 +489,6 @@ impl ShardThread {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.common.counters
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        self.common.limits
     }
 
     /// One connection less.

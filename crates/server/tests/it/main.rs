@@ -19,6 +19,7 @@ mod flows;
 mod handshakes;
 mod http;
 mod kafka;
+mod limits;
 mod log;
 mod messages;
 mod permissions;
