@@ -6,9 +6,10 @@
 Both brokers run all the time and are loaded in turn, so that what else the machine does meets both. Each figure is the
 median of its runs; the latency has --runs of them, the CPU three. Needs mosquitto, and cargo for tests/mqttload.
 Compare only what stands in one table."""
-import argparse, contextlib, json, os, pathlib, platform, signal, socket, statistics, subprocess, sys, tempfile, time, urllib.request
+import argparse, contextlib, json, os, pathlib, platform, statistics, subprocess, sys, tempfile, time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from brokers import ROOT, TOOL, Broker, build_tool, first_line, free_port, headwater, load, rate, wait_for, wrong
+
 PAIRS, SIZE, RATE = 10, 64, 5000
 MOSQUITTO = """listener {port} 127.0.0.1
 allow_anonymous true
@@ -19,84 +20,16 @@ set_tcp_nodelay true
 """
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
-
-
-def wait_for(what, look, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not look():
-        if time.monotonic() > deadline:
-            sys.exit(f'after {seconds} s: not {what}')
-        time.sleep(0.02)
-
-
-def answers(port):
-    with contextlib.suppress(OSError):
-        socket.create_connection(('127.0.0.1', port), 1).close()
-        return True
-    return False
-
-
-class Broker:
-    """One running broker; ended by its own id."""
-
-    def __init__(self, name, command, port, folder, http=None):
-        self.name, self.port, self.http = name, port, http
-        with open(folder / f'{name}.log', 'w') as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_for(f'{name} up', lambda: self.alive() and answers(port))
-
-    def alive(self):
-        if self.process.poll() is not None:
-            sys.exit(f'{self.name} ended with {self.process.returncode}')
-        return True
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
-
-    def cpu_seconds(self):
-        """User and system time of all its threads so far."""
-        fields = pathlib.Path(f'/proc/{self.process.pid}/stat').read_text().rsplit(')', 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
-
-    def metric(self, sample):
-        text = urllib.request.urlopen(f'http://127.0.0.1:{self.http}/metrics', timeout=10).read().decode()
-        return int(next(line.rsplit(' ', 1)[1] for line in text.splitlines() if line.startswith(sample + ' ')))
-
-
 def mosquitto(folder):
     port, conf = free_port(), folder / 'mosquitto.conf'
     conf.write_text(MOSQUITTO.format(port=port))
     return Broker('mosquitto', ['mosquitto', '-c', str(conf)], port, folder)
 
 
-def headwater(binary, name, folder, *settings):
-    port, kafka, http = free_port(), free_port(), free_port()
-    command = [str(binary), '--data-dir', str(folder / name)]
-    doors = [f'listeners.{door}.bind=127.0.0.1:{at}' for door, at in (('tcp', port), ('kafka', kafka), ('http', http))]
-    doors += [f'listeners.{door}.enabled=false' for door in ('tls', 'ws', 'wss', 'quic', 'https')]
-    for setting in doors + list(settings):
-        command += ['--set', setting]
-    return Broker(name, command, port, folder, http)
-
-
-def load(tool, broker, qos, secs, *more):
-    command = [str(tool), 'p2p', '--port', str(broker.port), '--pairs', str(PAIRS), '--qos', str(qos), '--size', str(SIZE),
-               '--secs', str(secs), '--warmup', '1', '--cpu-pid', str(broker.process.pid), *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        sys.exit(f'mqttload: {done.stderr}')
-    result = json.loads(done.stdout)
-    wrong = {key: result[key] for key in ('lost', 'reordered', 'repeated', 'unacked', 'closed') if result.get(key)}
-    if wrong:
-        sys.exit(f'{broker.name} at QoS {qos}: {wrong}')
-    broker.alive()
-    print(f'{broker.name} QoS {qos} {" ".join(more)}: ' + ' '.join(
-        f'{key}={result[key]}' for key in ('recv_per_s', 'cpu_s_per_million', 'lat_p50_us', 'lat_p99_us', 'other_cpu_s')), file=sys.stderr)
+def loaded(broker, qos, secs, *more):
+    result = load(broker, 'p2p', '--pairs', PAIRS, '--qos', qos, '--size', SIZE, '--secs', secs, '--warmup', 1, *more)
+    if wrong(result):
+        sys.exit(f'{broker.name} at QoS {qos}: {wrong(result)}')
     return result
 
 
@@ -104,16 +37,12 @@ def median(results, key):
     return statistics.median(result[key] for result in results)
 
 
-def rate(value):
-    return f'{value / 1e6:.1f} M/s' if value >= 1e6 else f'{value / 1e3:.0f} k/s'
-
-
-def cpu_table(tool, brokers, secs):
+def cpu_table(brokers, secs):
     found = {broker.name: {qos: [] for qos in (0, 1, 2)} for broker in brokers}
     for _ in range(3):
         for qos in (0, 1, 2):
             for broker in brokers:
-                found[broker.name][qos].append(load(tool, broker, qos, secs))
+                found[broker.name][qos].append(loaded(broker, qos, secs))
     print('| CPU seconds a million delivered messages | QoS 0 | QoS 1 | QoS 2 |\n| --- | --- | --- | --- |')
     for broker in brokers:
         row = [f'{median(one, "cpu_s_per_million"):.2f} ({rate(median(one, "recv_per_s"))})' for one in found[broker.name].values()]
@@ -121,14 +50,14 @@ def cpu_table(tool, brokers, secs):
     print()
 
 
-def flows_line(tool, broker, secs):
+def flows_line(broker, secs):
     """The default flows: each message is a synced record, and a document somewhat later."""
     records = lambda: broker.metric('headwater_log_records_total')
     documents = lambda: broker.metric('headwater_sink_documents_total{result="written"}')
     runs, whole = [], []
     for _ in range(3):
         before, cpu, written = records(), broker.cpu_seconds(), documents()
-        runs.append(load(tool, broker, 1, secs))
+        runs.append(loaded(broker, 1, secs))
         new = records() - before
         wait_for('every record a document', lambda: documents() - written >= new, 300)
         whole.append((broker.cpu_seconds() - cpu) / new * 1e6)
@@ -137,11 +66,11 @@ def flows_line(tool, broker, secs):
           'written after it.\n')
 
 
-def latency_table(tool, brokers, secs, runs):
+def latency_table(brokers, secs, runs):
     found = {broker.name: [] for broker in brokers}
     for _ in range(runs):
         for broker in brokers:
-            found[broker.name].append(load(tool, broker, 1, secs, '--rate', str(RATE)))
+            found[broker.name].append(loaded(broker, 1, secs, '--rate', str(RATE)))
     print(f'| latency at {RATE:,} messages a second, QoS 1, ms | p50 | p99 |\n| --- | --- | --- |')
     for broker in brokers:
         row = [f'{median(found[broker.name], key) / 1000:.3f}' for key in ('lat_p50_us', 'lat_p99_us')]
@@ -149,19 +78,14 @@ def latency_table(tool, brokers, secs, runs):
     print()
 
 
-def idle_line(tool, broker):
-    command = [str(tool), 'conn', '--port', str(broker.port), '--n', '10000', '--rate', '2000', '--hold', '5', '--settle', '3',
+def idle_line(broker):
+    command = [str(TOOL), 'conn', '--port', str(broker.port), '--n', '10000', '--rate', '2000', '--hold', '5', '--settle', '3',
                '--parallel', '200', '--pid', str(broker.process.pid)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if done.returncode != 0:
         sys.exit(f'mqttload: {done.stderr}')
     result = json.loads(done.stdout)
     print(f'{broker.name}: {result["rss_per_conn_b"]:,} bytes of resident memory an idle connection at {result["connected"]:,}.\n')
-
-
-def first_line(*command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    return (done.stdout + done.stderr).strip().splitlines()[0]
 
 
 def main():
@@ -173,8 +97,7 @@ def main():
     chosen = options.parse_args()
     cases = chosen.only.split(',')
     os.environ['PATH'] += ':/usr/sbin'
-    subprocess.run(['cargo', 'build', '--release', '--quiet', '--manifest-path', str(ROOT / 'tests/mqttload/Cargo.toml')], check=True)
-    tool = ROOT / 'tests/mqttload/target/release/mqttload'
+    build_tool()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ending:
         folder = pathlib.Path(folder)
 
@@ -185,13 +108,13 @@ def main():
               f'load {os.getloadavg()[0]:.1f}; {first_line(chosen.binary, "--version")}; {first_line("mosquitto", "-h")}\n')
         brokers = [started(mosquitto(folder)), started(headwater(chosen.binary, 'Headwater, no flows', folder, 'default_flows=false'))]
         if 'latency' in cases:
-            latency_table(tool, brokers, chosen.secs, chosen.runs)
+            latency_table(brokers, chosen.secs, chosen.runs)
         if 'cpu' in cases:
-            cpu_table(tool, brokers, chosen.secs)
+            cpu_table(brokers, chosen.secs)
         if 'flows' in cases:
-            flows_line(tool, started(headwater(chosen.binary, 'Headwater, default flows', folder)), chosen.secs)
+            flows_line(started(headwater(chosen.binary, 'Headwater, default flows', folder)), chosen.secs)
         if 'idle' in cases:
-            idle_line(tool, started(headwater(chosen.binary, 'Headwater', folder, 'default_flows=false')))
+            idle_line(started(headwater(chosen.binary, 'Headwater', folder, 'default_flows=false')))
 
 
 main()
