@@ -12,7 +12,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -28,7 +28,8 @@ use headwater_mqtt_broker::{
 use headwater_mqtt_codec::DisconnectReason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::runtime::LocalOptions;
+use tokio::task::{AbortHandle, JoinError, spawn_local};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{debug, error};
 
@@ -140,7 +141,7 @@ impl ShardThread {
     pub(crate) fn run(index: usize, core: Shard, common: Arc<Common>) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build()?;
+            .build_local(LocalOptions::default())?;
         let peers = common.inboxes.iter().map(|_| Vec::new()).collect();
         let shard = Rc::new(Self {
             index,
@@ -161,8 +162,13 @@ impl ShardThread {
             pending: Cell::new(0),
             common,
         });
-        tokio::task::LocalSet::new().block_on(&runtime, shard.pump());
-        Ok(())
+        // A task like the connections', in one queue with them: its turn comes behind those that woke
+        // it and before those it wakes, without a look at the sockets in between.
+        let pump = runtime.spawn_local(shard.pump());
+        match runtime.block_on(pump).map_err(JoinError::try_into_panic) {
+            Err(Ok(panic)) => resume_unwind(panic),
+            _ => Ok(()),
+        }
     }
 
     /// Tells the shard one input and carries out what it causes at once; what it gathers is
