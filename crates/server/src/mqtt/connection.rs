@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Buf;
-use headwater_mqtt_broker::{ConnectionId, Input};
+use headwater_mqtt_broker::{ConnectionId, Input, Output};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::io::{poll_read_buf, poll_write_buf};
@@ -114,7 +114,7 @@ where
             return Ok(());
         };
         while output.has_remaining() {
-            match poll_write_buf(Pin::new(&mut *stream), cx, output) {
+            match poll_send(stream, cx, output) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(_)) => wrote = true,
                 Poll::Ready(Err(error)) => return Err(error),
@@ -141,6 +141,24 @@ where
         shard.step(Input::Drained { connection });
     }
     Ok(())
+}
+
+/// Most often there is one chunk: a plain write costs the kernel less than a vectored one.
+fn poll_send<S>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    output: &mut Output,
+) -> Poll<io::Result<usize>>
+where
+    S: AsyncWrite + Unpin,
+{
+    let mut stream = Pin::new(stream);
+    if output.chunk().len() < output.remaining() {
+        return poll_write_buf(stream, cx, output);
+    }
+    let written = ready!(stream.as_mut().poll_write(cx, output.chunk()))?;
+    output.advance(written);
+    Poll::Ready(Ok(written))
 }
 
 /// Writes the last packets, so far as the peer takes them at once, and closes our side.
