@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use headwater_mqtt_codec::Version;
 
 /// Devices in over MQTT, records out over Kafka's protocol, documents kept, in one program.
 #[derive(Debug, Parser)]
@@ -26,7 +27,7 @@ pub(crate) struct Target {
     /// Folder of the data [default: $HEADWATER_DATA_DIR, else ~/.local/share/headwater]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Running system: http://127.0.0.1:18083, for pub and sub mqtt://127.0.0.1:1883
+    /// Running system: http://127.0.0.1:18083, for pub, sub and bench mqtt://127.0.0.1:1883
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
 }
@@ -66,6 +67,8 @@ pub(crate) enum Verb {
     /// Subscribe over MQTT and print what comes
     #[command(disable_help_flag = true)]
     Sub(Sub),
+    /// Load a broker and say what it took, and whether every message came
+    Bench(Bench),
     /// Append records to a topic of the log
     Produce(Produce),
     /// Read records of a topic of the log
@@ -89,6 +92,16 @@ pub(crate) enum MqttVersion {
     V311,
     #[value(name = "3.1", aliases = ["31", "mqttv31"])]
     V31,
+}
+
+impl From<MqttVersion> for Version {
+    fn from(version: MqttVersion) -> Self {
+        match version {
+            MqttVersion::V5 => Self::V5,
+            MqttVersion::V311 => Self::V311,
+            MqttVersion::V31 => Self::V31,
+        }
+    }
 }
 
 /// What `pub` and `sub` share.
@@ -192,6 +205,73 @@ pub(crate) struct Sub {
     /// Leave out retained messages
     #[arg(short = 'R')]
     pub(crate) no_retained: bool,
+}
+
+/// Who publishes to whom.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum BenchCase {
+    /// N publishers, each with a topic and a subscriber of its own
+    P2p,
+    /// N publishers to one subscriber
+    FanIn,
+    /// One publisher to N subscribers
+    FanOut,
+}
+
+/// Loads the broker at --url, mqtt://HOST[:PORT] or mqtts://HOST[:PORT].
+///
+/// Without --rate each publisher has a window of undelivered messages: the rate that the broker
+/// sustains. With --rate messages are due at a clock's ticks, and latency counts from there. Exit
+/// code 1 when a message was lost, repeated or came out of order.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Who publishes to whom
+    #[arg(value_enum, default_value = "p2p")]
+    pub(crate) case: BenchCase,
+    /// Pairs, publishers or subscribers [default: 10, 100, 1000]
+    #[arg(short = 'n', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) count: Option<u32>,
+    /// Quality of service, 0 to 2
+    #[arg(short = 'q', long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(crate) qos: u8,
+    /// Bytes of a payload, 16 at least
+    #[arg(long, default_value_t = 64)]
+    pub(crate) size: usize,
+    /// Messages a second, of all publishers together; else as many as the windows let through
+    #[arg(long)]
+    pub(crate) rate: Option<u32>,
+    /// Undelivered messages a publisher may have [default: 2000 shared by all, 8 to 200; fan-out 32]
+    #[arg(long, conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) window: Option<u64>,
+    /// Seconds that are measured
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) secs: u64,
+    /// Seconds before them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub(crate) warmup: u64,
+    /// The broker's process on this machine, for its CPU time and memory
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Certificates to trust, for mqtts:// [default: DIR/tls/ca.pem]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// User name
+    #[arg(short = 'u', long)]
+    pub(crate) username: Option<String>,
+    /// Password
+    #[arg(
+        short = 'P',
+        long = "pw",
+        env = "HEADWATER_MQTT_PASSWORD",
+        hide_env_values = true
+    )]
+    pub(crate) password: Option<String>,
+    /// Protocol version
+    #[arg(short = 'V', long = "mqtt-version", value_enum, default_value = "5")]
+    pub(crate) version: MqttVersion,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -76,6 +76,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Some(Verb::Pub(verb)) => verbs::publish::run(&target, &verb).map(|()| ExitCode::SUCCESS)?,
         Some(Verb::Sub(verb)) => verbs::subscribe::run(&target, &verb, &mut out)?,
+        Some(Verb::Bench(verb)) => verbs::bench::run(&target, &verb, &mut out)?,
         Some(Verb::Produce(verb)) => done(verbs::log::produce(&target, &verb))?,
         Some(Verb::Consume(verb)) => done(verbs::log::consume(&target, &verb, &mut out))?,
         Some(Verb::Topic(verb)) => done(verbs::log::topic(&target, &verb, &mut out))?,

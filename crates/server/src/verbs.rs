@@ -1,5 +1,6 @@
 //! The verbs of the command line besides `serve`.
 
+pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod doc;
 mod http;

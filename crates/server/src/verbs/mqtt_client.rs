@@ -15,7 +15,7 @@ use headwater_mqtt_codec::{
     Packet, Text, Version,
 };
 
-use crate::cli::{MqttClient, MqttVersion, Target};
+use crate::cli::{MqttClient, Target};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PACKET_BYTES_MAX: u32 = 256 << 20;
@@ -94,11 +94,7 @@ impl Connection {
         let stream = TcpStream::connect((host.as_str(), port))
             .with_context(|| format!("cannot connect to {host}:{port}; is the broker running?"))?;
         stream.set_nodelay(true)?;
-        let version = match client.version {
-            MqttVersion::V5 => Version::V5,
-            MqttVersion::V311 => Version::V311,
-            MqttVersion::V31 => Version::V31,
-        };
+        let version = client.version.into();
         let id = match &client.id {
             Some(id) => id.clone(),
             // 3.1 wants a name of at most 23 characters.

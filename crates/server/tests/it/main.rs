@@ -12,6 +12,7 @@
 mod architecture;
 mod bad_input;
 mod bad_rows;
+mod bench;
 mod conformance;
 mod deletion;
 mod documents;

@@ -234,10 +234,13 @@ impl Program {
         command.env_clear();
         let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
         let url = match words.first() {
-            Some(&("pub" | "sub")) => format!("mqtt://{}", self.doors["tcp"]),
+            Some(&("pub" | "sub" | "bench")) => format!("mqtt://{}", self.doors["tcp"]),
             _ => format!("http://{}", self.doors["http"]),
         };
-        command.args(&words).arg("--url").arg(url);
+        command.args(&words);
+        if !words.contains(&"--url") {
+            command.arg("--url").arg(url);
+        }
         command.arg("--data-dir").arg(self.home.data());
         Answer::of(&finish(command, input))
     }
