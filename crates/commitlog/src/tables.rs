@@ -137,6 +137,10 @@ impl Table {
             (hashbrown::hash_table::Entry::Occupied(entry), None) => {
                 entry.remove();
                 view.rows -= 1;
+                // What many rows needed goes with them. Not by the bucket's capacity: what was removed counts there too.
+                if bucket.len() * size_of::<Row>() * 8 < bucket.allocation_size() {
+                    bucket.shrink_to(bucket.len() * 2, |row| hasher.hash_one(&row.0[..]));
+                }
             }
             (hashbrown::hash_table::Entry::Vacant(entry), Some(value)) => {
                 entry.insert((key, value));
@@ -218,5 +222,32 @@ mod tests {
             );
         }
         assert_eq!(tables.row(TableId(3), b"none"), None);
+    }
+
+    #[test]
+    fn table_gives_back_what_its_rows_took() {
+        let tables = Tables::default();
+        let keys = (0..10_000u32).map(|number| Bytes::copy_from_slice(&number.to_be_bytes()));
+        let keys: Vec<Bytes> = keys.collect();
+        for key in &keys {
+            tables.set(TableId(3), key.clone(), Some(key.clone()));
+        }
+        let room = || -> usize {
+            let view = tables.view(TableId(3));
+            let bytes = view.buckets.iter().map(|bucket| bucket.allocation_size());
+            bytes.sum::<usize>() / size_of::<Row>()
+        };
+        assert!(room() >= keys.len());
+        let (some, rest) = keys.split_at(1_000);
+        rest.iter()
+            .for_each(|key| tables.set(TableId(3), key.clone(), None));
+        assert!(room() <= 10 * some.len(), "{} for {}", room(), some.len());
+        let found = some
+            .iter()
+            .filter(|key| tables.row(TableId(3), key).is_some());
+        assert_eq!(found.count(), some.len());
+        some.iter()
+            .for_each(|key| tables.set(TableId(3), key.clone(), None));
+        assert_eq!(room(), 0);
     }
 }
