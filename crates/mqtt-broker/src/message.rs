@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use headwater_mqtt_codec::{PublishProperties, QoS, Text};
 
+use crate::session::Queued;
 use crate::{Now, Position};
 
 /// Who published a message, or who owns a Session.
@@ -77,6 +78,13 @@ impl Message {
     pub(crate) fn weight(&self) -> usize {
         let properties = self.properties.as_ref();
         self.topic.len() + self.payload.len() + properties.map_or(0, |all| all.size_bytes())
+    }
+
+    /// Bytes of memory that one more message in a queue takes.
+    pub(crate) fn memory(&self) -> usize {
+        // The queue's entry, the shared message, and the allocator's part of each of its pieces.
+        const BESIDES: usize = size_of::<Queued>() + size_of::<Message>() + 96;
+        self.weight() + BESIDES
     }
 
     /// The message to keep: in memory of its own when it is small.

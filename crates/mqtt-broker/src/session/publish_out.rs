@@ -339,14 +339,14 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        session.queue_bytes += queued.message.weight() as u64;
+        session.queue_bytes += queued.message.memory() as u64;
         session.queue.push_back(queued);
         let limits = &self.shared.limits;
         while session.queue.len() > limits.queue_messages_max
             || (session.queue_bytes > limits.queue_bytes_max && session.queue.len() > 1)
         {
             if let Some(oldest) = session.queue.pop_front() {
-                session.queue_bytes -= oldest.message.weight() as u64;
+                session.queue_bytes -= oldest.message.memory() as u64;
                 self.counts.dropped_limit += 1;
             }
         }
@@ -462,7 +462,7 @@ impl Shard {
             let Some(queued) = session.queue.pop_front() else {
                 break;
             };
-            session.queue_bytes -= queued.message.weight() as u64;
+            session.queue_bytes -= queued.message.memory() as u64;
             self.send_queued(now, slot, at, &queued);
         }
         while self.has_room(slot, at) {

@@ -1,7 +1,7 @@
 //! Clients that cause more than they take: when they are not read, and when they are closed.
 
 use super::World;
-use super::exchanges::{connect_v3, exchange, hex, live};
+use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
 use crate::{Input, Limits};
 
 #[test]
@@ -321,4 +321,23 @@ fn who_is_silent_is_closed_however_often_the_driver_stops_reading() {
     }
     assert!(pass(2, None), "for 2.999 s");
     assert!(!pass(1, None)); // [MQTT-3.1.2-22]
+}
+
+#[test]
+fn what_waits_in_memory_is_counted_with_the_memory_it_takes() {
+    let limits = Limits {
+        queue_bytes_max: 8_000,
+        ..Limits::default()
+    };
+    let mut world = World::new(1, limits);
+    // It takes one message and never acknowledges it: the others wait in memory.
+    let subscriber = live(&mut world, 0, &connect_v5('s', "02", "03 21 0001", ""));
+    exchange(&mut world, subscriber, &hex("82 07 0001 00 0001 61 01"));
+    let publisher = live(&mut world, 0, &connect_v5('p', "02", "00", ""));
+    for _ in 0..200 {
+        exchange(&mut world, publisher, &hex("32 06 0001 61 0001 00"));
+    }
+    // Two bytes each, and some hundred to hold them.
+    let dropped = world.shards[0].counts().dropped_limit;
+    assert!((160..195).contains(&dropped), "{dropped} of 200");
 }
