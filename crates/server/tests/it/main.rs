@@ -32,4 +32,5 @@ mod system;
 mod tls;
 mod tls_client;
 mod websocket;
+mod wills;
 mod wire;
