@@ -3,7 +3,7 @@
 //! For: driving the built program from outside, hurting it, and judging what it did from the history alone.
 //! Not for: anything inside the program; of its crates only `headwater-mqtt-codec` is used, for the client's side of the wire.
 //! Calls: `judge` is pure; `client`, `kafka` and `program` talk to what is under test; `fault` does the harm, `owed` asks what
-//! absent Sessions cost.
+//! absent Sessions cost, `scale` what many of something cost and whom they hinder.
 //! Holds: the harness is never killed itself, and a run in which too little happened fails.
 
 pub mod client;
@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod owed;
 pub mod payload;
 pub mod program;
+pub mod scale;
 pub mod stream;
 pub mod tail;
 pub mod trial;

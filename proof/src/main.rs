@@ -16,6 +16,7 @@ use headwater_proof::judge::{Rules, judge};
 use headwater_proof::load::{Cast, Load, read_retained};
 use headwater_proof::owed::{away, broadcast, retention};
 use headwater_proof::program::Kind;
+use headwater_proof::scale::{Scale, idle, restart, retained, slow, storm};
 
 /// Faults against a built server, and a judge over what it acknowledged and delivered.
 #[derive(Debug, Parser)]
@@ -108,6 +109,60 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         broadcasts: u64,
     },
+    /// Connections that say nothing: how many fit, and what each costs.
+    Idle {
+        #[command(flatten)]
+        scale: ScaleArguments,
+        #[arg(long, default_value_t = 19_000)]
+        connections: u64,
+    },
+    /// CONNECTs at a fixed rate beside others' messages.
+    Storm {
+        #[command(flatten)]
+        scale: ScaleArguments,
+        /// CONNECTs a second.
+        #[arg(long, default_value_t = 5_000)]
+        rate: u32,
+        #[arg(long, default_value_t = 4)]
+        seconds: u32,
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+    },
+    /// Sessions that are away, with a subscription each: how long a start takes.
+    Restart {
+        #[command(flatten)]
+        scale: ScaleArguments,
+        #[arg(long, default_value_t = 100_000)]
+        sessions: u64,
+    },
+    /// Retained Messages of 64 bytes: a start with them, and one subscriber that streams them all beside others.
+    Retained {
+        #[command(flatten)]
+        scale: ScaleArguments,
+        #[arg(long, default_value_t = 1_000_000)]
+        messages: u64,
+    },
+    /// Retained Messages of 1,000 bytes to many subscribers at once; then they are cleared, and the memory comes back.
+    Crowd {
+        #[command(flatten)]
+        scale: ScaleArguments,
+        #[arg(long, default_value_t = 100_000)]
+        messages: u64,
+        #[arg(long, default_value_t = 20)]
+        subscribers: u64,
+    },
+    /// One subscriber that never reads, or never acknowledges, beside a full load.
+    Slow {
+        #[command(flatten)]
+        scale: ScaleArguments,
+        #[arg(long, default_value_t = 3)]
+        seconds: u32,
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Only the heaviest kind.
+        #[arg(long)]
+        brief: bool,
+    },
     /// With slow syncs: no answer before its sync returned, no file whose folder is not synced.
     Order {
         #[command(flatten)]
@@ -142,6 +197,28 @@ struct ProgramArguments {
     /// Where the evidence goes; a run that was stopped is taken up from it.
     #[arg(long)]
     out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct ScaleArguments {
+    #[command(flatten)]
+    program: ProgramArguments,
+    /// The built `tests/mqttload`.
+    #[arg(long)]
+    generator: PathBuf,
+    /// A time or a rate that is missed fails the run: for a machine that nobody else uses.
+    #[arg(long)]
+    strict: bool,
+}
+
+impl ScaleArguments {
+    fn scale(self) -> anyhow::Result<Scale> {
+        Ok(Scale {
+            bench: self.program.bench()?,
+            generator: self.generator.canonicalize().context("--generator")?,
+            strict: self.strict,
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -184,6 +261,14 @@ fn result(passed: usize, failed: usize) -> bool {
 fn passed(line: impl Display) -> bool {
     say(line);
     result(1, 0)
+}
+
+/// The same of several lines.
+fn all_passed(lines: Vec<String>) -> bool {
+    for line in &lines {
+        say(line);
+    }
+    result(lines.len(), 0)
 }
 
 /// False: the judge complained.
@@ -235,6 +320,50 @@ fn run(command: Command) -> anyhow::Result<bool> {
                 broadcasts,
             };
             Ok(passed(broadcast::run(&program.bench()?, plan)?))
+        }
+        Command::Idle { scale, connections } => {
+            Ok(passed(idle::run(&scale.scale()?, connections)?))
+        }
+        Command::Storm {
+            scale,
+            rate,
+            seconds,
+            rounds,
+        } => {
+            let plan = storm::Plan {
+                rate,
+                seconds,
+                rounds,
+            };
+            Ok(passed(storm::run(&scale.scale()?, plan)?))
+        }
+        Command::Restart { scale, sessions } => {
+            Ok(passed(restart::run(&scale.scale()?, sessions)?))
+        }
+        Command::Retained { scale, messages } => {
+            Ok(passed(retained::run(&scale.scale()?, messages)?))
+        }
+        Command::Crowd {
+            scale,
+            messages,
+            subscribers,
+        } => Ok(passed(retained::crowd(
+            &scale.scale()?,
+            messages,
+            subscribers,
+        )?)),
+        Command::Slow {
+            scale,
+            seconds,
+            rounds,
+            brief,
+        } => {
+            let plan = slow::Plan {
+                seconds,
+                rounds,
+                brief,
+            };
+            Ok(all_passed(slow::run(&scale.scale()?, plan)?))
         }
         Command::Order { program } => slow_syncs(&program.bench()?),
         Command::Broken { program } => {

@@ -17,27 +17,31 @@ use crate::stream::Stream;
 
 /// Between two looks at something that changes by itself.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Resident memory is at rest when it stays within this for [`REST_LOOKS`] looks.
+const REST_BYTES: u64 = 256 << 10;
+const REST_LOOKS: u32 = 40;
+const REST_WAIT: Duration = Duration::from_secs(60);
 
 /// The program of such a run, killed and stopped in turn.
-struct Running {
-    setup: Setup,
-    program: Program,
+pub(crate) struct Running {
+    pub(crate) setup: Setup,
+    pub(crate) program: Program,
 }
 
 impl Running {
-    fn start(setup: Setup) -> anyhow::Result<Self> {
+    pub(crate) fn start(setup: Setup) -> anyhow::Result<Self> {
         let program = setup.start()?;
         Ok(Self { setup, program })
     }
 
     /// kill -9 and a new start; how long until it was ready.
-    fn kill_and_start(&mut self) -> anyhow::Result<Duration> {
+    pub(crate) fn kill_and_start(&mut self) -> anyhow::Result<Duration> {
         self.program.kill()?;
         self.start_again().context("after a kill -9")
     }
 
     /// SIGTERM and a new start; how long until it was ready.
-    fn stop_and_start(&mut self) -> anyhow::Result<Duration> {
+    pub(crate) fn stop_and_start(&mut self) -> anyhow::Result<Duration> {
         self.program.stop()?;
         self.start_again().context("after a stop")
     }
@@ -73,7 +77,9 @@ impl Running {
 }
 
 /// What a thread of a scope came to.
-fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(crate) fn joined<T>(
+    thread: std::thread::ScopedJoinHandle<'_, anyhow::Result<T>>,
+) -> anyhow::Result<T> {
     thread
         .join()
         .map_err(|_| anyhow::anyhow!("a thread of the harness panicked"))?
@@ -94,8 +100,29 @@ fn bytes_of(folder: &Path, extension: &str) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
+/// The resident memory once it does not change any more.
+pub(crate) fn at_rest(program: &Program) -> anyhow::Result<u64> {
+    let begun = Instant::now();
+    let (mut lowest, mut highest) = (u64::MAX, 0);
+    let mut looks = 0;
+    while looks < REST_LOOKS {
+        let now = program.resident_bytes()?;
+        (lowest, highest) = (lowest.min(now), highest.max(now));
+        looks += 1;
+        if highest - lowest > REST_BYTES {
+            (lowest, highest, looks) = (now, now, 0);
+        }
+        ensure!(
+            begun.elapsed() < REST_WAIT,
+            "its memory does not come to rest in {REST_WAIT:?}"
+        );
+        std::thread::sleep(PAUSE);
+    }
+    Ok(highest)
+}
+
 /// Looks again and again until it is so.
-fn until(
+pub(crate) fn until(
     what: &str,
     at_most: Duration,
     mut is_so: impl FnMut() -> anyhow::Result<bool>,
@@ -108,7 +135,7 @@ fn until(
     Ok(begun.elapsed())
 }
 
-fn mebibytes(bytes: u64) -> f64 {
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 

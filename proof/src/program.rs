@@ -261,9 +261,23 @@ impl Program {
 
     /// Its resident memory, in bytes.
     pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most it ever was, in bytes.
+    pub fn peak_bytes(&self) -> anyhow::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// Its process id, for tools that ask the system about it.
+    pub fn id(&self) -> anyhow::Result<String> {
+        Ok(self.pid()?.as_raw_nonzero().to_string())
+    }
+
+    fn memory(&self, name: &str) -> anyhow::Result<u64> {
         let path = format!("/proc/{}/status", self.pid()?.as_raw_nonzero());
         let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kilobytes = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
         let kilobytes: u64 = kilobytes.context(path)?.parse()?;
         Ok(kilobytes << 10)

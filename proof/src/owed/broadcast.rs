@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use headwater_mqtt_codec::QoS;
 
-use super::{PAUSE, Running, bytes_of, joined, mebibytes, run_name};
+use super::{Running, at_rest, bytes_of, joined, mebibytes, run_name};
 use crate::fault::Bench;
 use crate::metrics::Metrics;
-use crate::program::Program;
 use crate::stream::{Stream, Taker};
 
 /// The promises.
@@ -27,10 +26,6 @@ const AT_ONCE: u64 = 200;
 const SAMPLE: u64 = 100;
 /// Broadcasts that nobody is owed, so that what the first few cost once is not counted.
 const WARM_UP: u64 = 20;
-/// Resident memory is at rest when it stays within this for [`REST_LOOKS`] looks.
-const REST_BYTES: u64 = 256 << 10;
-const REST_LOOKS: u32 = 40;
-const REST_WAIT: Duration = Duration::from_secs(60);
 
 const TOPIC: &str = "broadcast/all";
 
@@ -156,27 +151,6 @@ fn subscribe(running: &Running, run: &str, sessions: u64) -> anyhow::Result<()> 
     let there = Metrics::read(&running.setup)?.value("headwater_sessions{state=\"persistent\"}")?;
     ensure!(there == sessions, "{there} sessions of {sessions}");
     Ok(())
-}
-
-/// The resident memory once it does not change any more.
-fn at_rest(program: &Program) -> anyhow::Result<u64> {
-    let begun = Instant::now();
-    let (mut lowest, mut highest) = (u64::MAX, 0);
-    let mut looks = 0;
-    while looks < REST_LOOKS {
-        let now = program.resident_bytes()?;
-        (lowest, highest) = (lowest.min(now), highest.max(now));
-        looks += 1;
-        if highest - lowest > REST_BYTES {
-            (lowest, highest, looks) = (now, now, 0);
-        }
-        ensure!(
-            begun.elapsed() < REST_WAIT,
-            "its memory does not come to rest in {REST_WAIT:?}"
-        );
-        std::thread::sleep(PAUSE);
-    }
-    Ok(highest)
 }
 
 /// Bytes that the log grows by. The write-ahead file begins anew at a checkpoint, so it is looked at after each step.
