@@ -98,7 +98,7 @@ fn is_closed(mut stream: TcpStream) -> bool {
 
 #[test]
 fn a_door_that_is_full_closes_one_more_until_another_leaves() {
-    let program = start(&["listeners.tcp.connections_max=2"]);
+    let program = start(&["listeners.tcp.connections_max=2", "mqtt.connect_timeout=1h"]);
     let door = program.doors["tcp"];
     let (mut one, _) = Wire::connect(door, &Hello::v5("1"));
     let (_two, _) = Wire::connect(door, &Hello::v5("2"));
