@@ -326,30 +326,61 @@ fn unreleased_qos2_identifiers_stay_within_the_window() {
 
 #[test]
 fn a_full_queue_drops_the_oldest_and_counts_them() {
-    let limits = Limits {
+    let by_number = Limits {
         queue_messages_max: 2,
         ..Limits::default()
     };
-    let mut world = World::new(1, limits);
-    let subscriber = live(&mut world, 0, &connect_v3('s', false));
-    exchange(&mut world, subscriber, &hex("82 06 0001 0001 61 01"));
-    world.cut(subscriber);
-    let publisher = live(&mut world, 0, &connect_v3('p', true));
-    for id in 1..=4 {
-        // QoS 1 to "a", the identifier is the payload.
-        let bytes = hex(&format!("32 06 0001 61 {id:04x} {id:02x}"));
+    // A topic of one byte and as much payload, two times.
+    let by_bytes = Limits {
+        queue_bytes_max: 4,
+        ..Limits::default()
+    };
+    for limits in [by_number, by_bytes] {
+        let mut world = World::new(1, limits);
+        let subscriber = live(&mut world, 0, &connect_v3('s', false));
+        exchange(&mut world, subscriber, &hex("82 06 0001 0001 61 01"));
+        world.cut(subscriber);
+        let publisher = live(&mut world, 0, &connect_v3('p', true));
+        for id in 1..=4 {
+            // QoS 1 to "a", the identifier is the payload.
+            let bytes = hex(&format!("32 06 0001 61 {id:04x} {id:02x}"));
+            assert_eq!(
+                exchange(&mut world, publisher, &bytes),
+                hex(&format!("40 02 {id:04x}"))
+            );
+        }
+        assert_eq!(world.shards[0].counts().dropped_limit, 2);
+        let subscriber = world.open(0);
+        let answer = exchange(&mut world, subscriber, &connect_v3('s', false));
         assert_eq!(
-            exchange(&mut world, publisher, &bytes),
-            hex(&format!("40 02 {id:04x}"))
+            answer,
+            hex("20 02 01 00 32 06 0001 61 0001 03 32 06 0001 61 0002 04")
         );
     }
-    assert_eq!(world.shards[0].counts().dropped_limit, 2);
-    let subscriber = world.open(0);
-    let answer = exchange(&mut world, subscriber, &connect_v3('s', false));
-    assert_eq!(
-        answer,
-        hex("20 02 01 00 32 06 0001 61 0001 03 32 06 0001 61 0002 04")
-    );
+}
+
+#[test]
+fn a_connect_is_bounded_and_a_subscribe_in_filters() {
+    let limits = Limits {
+        connect_bytes_max: 30,
+        filters_per_packet_max: 2,
+        ..Limits::default()
+    };
+    let mut world = World::new(1, limits);
+    let client = live(&mut world, 0, &connect_v5('c', "02", "00", ""));
+    let subscribe = "82 0f 0001 00 0001 61 00 0001 62 00 0001 63 00";
+    let answer = exchange(&mut world, client, &hex(subscribe));
+    assert_eq!(answer, hex("90 06 0001 00 00 00 97"));
+    // Once connected, longer packets are taken: it gets back what it sends to "a".
+    let long = [&hex("30 40 0001 61 00")[..], &[7; 60]].concat();
+    assert_eq!(exchange(&mut world, client, &long), long);
+    let stranger = world.open(0);
+    let named = "0012 323334353637383930313233343536373839";
+    let connect = hex(&format!("10 1f 0004 4d515454 05 02 0000 00 {named}"));
+    assert_eq!(connect.len(), 2 + 31);
+    let answer = exchange(&mut world, stranger, &connect);
+    assert_eq!(answer, hex("20 03 00 95 00"), "Packet too large");
+    assert!(!world.is_open(stranger));
 }
 
 #[test]
