@@ -58,13 +58,17 @@ fn begins(bytes: &[u8], signature: &[u8]) -> bool {
 }
 
 fn parse_v1(bytes: &[u8]) -> Result<Header, HeaderError> {
-    let Some(line) = bytes.strip_suffix(b"\n") else {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
         let needs = (bytes.len() + 1).max(V1_BYTES_MIN);
         return match needs {
             ..=V1_BYTES_MAX => Ok(Header::Needs(needs)),
             _ => Err(HeaderError::TooLong),
         };
     };
+    let (line, rest) = bytes.split_at_checked(end).unwrap_or_default();
+    if rest.len() != 1 {
+        return Err(HeaderError::Malformed);
+    }
     let line = line.strip_suffix(b"\r").ok_or(HeaderError::Malformed)?;
     let line = line
         .strip_prefix(V1_SIGNATURE)
@@ -288,6 +292,11 @@ mod tests {
                 b"PROXY TCP4 192.0.2.1 10.0.0.1 65536 2\r\n",
                 HeaderError::Malformed,
                 "no port",
+            ),
+            (
+                b"PROXY TCP4\nxxxx",
+                HeaderError::Malformed,
+                "an end in the middle",
             ),
             (
                 b"PROXY UDP4 192.0.2.1 10.0.0.1 1 2\r\n",
