@@ -152,11 +152,12 @@ impl House {
         let Loaded { config, flows, .. } = loaded;
         let doors = bind_doors(&config)?;
         let shares = Shares::now(&config);
-        let certificates = Arc::new(Certificates::load(&config, dir, &start_block::BUILT)?);
         let key = data_dir::make_key(dir)?;
         let log = Log::open(Arc::new(RealFs), log_options(&config, dir, shares.log))
             .with_context(|| format!("cannot open the log in {}", dir.display()))?;
         log.on_failure(Box::new(|reason| failure::end("THE LOG", reason)));
+        // Behind the log's lock: DIR/tls has one writer.
+        let certificates = Arc::new(Certificates::load(&config, dir, &start_block::BUILT)?);
         for name in FIRST_TOPICS {
             make_topic(&log, name, config.log.partitions)?;
         }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use headwater_mqtt_broker::{ConnectionId, Peer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
@@ -82,7 +82,7 @@ impl Arrival {
     pub(crate) async fn enter(self, stream: TcpStream) {
         let address = self.peer.address;
         let limit = Duration::from_millis(self.guest.limits().connect_ms_max);
-        match timeout_at(self.since + limit, self.unwrap(stream)).await {
+        match timeout(limit, self.unwrap(stream)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(?address, %error, "a handshake failed"),
             Err(_) => debug!(?address, "a handshake was not over in time"),
