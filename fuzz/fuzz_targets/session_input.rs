@@ -6,17 +6,44 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use headwater_mqtt_broker::{
-    Config, ConnectionId, Effect, Input, Limits, Loaded, Now, Peer, Receipt, Shard, Shared,
+    Applicant, AuthenticationExchange, AuthenticationMethod, AuthenticationStep, Config,
+    ConnectionId, Effect, Input, Limits, Loaded, Now, Peer, Receipt, Shard, Shared, Verdict,
     distribute,
 };
 use libfuzzer_sys::fuzz_target;
 
 /// A CONNECT of each kind, so that most runs get past the door.
-const CONNECTS: [&[u8]; 3] = [
+const CONNECTS: [&[u8]; 5] = [
     b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a",
     b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x3c\x00\x01b",
     b"\x10\x13\x00\x04MQTT\x05\x00\x00\x3c\x05\x11\x00\x00\x00\x64\x00\x01b",
+    // Topic Alias Maximum 5, Receive Maximum 2, Maximum Packet Size 256.
+    b"\x10\x19\x00\x04MQTT\x05\x00\x00\x3c\x0b\x22\x00\x05\x21\x00\x02\x27\x00\x00\x01\x00\x00\x01c",
+    // Authentication Method "W".
+    b"\x10\x12\x00\x04MQTT\x05\x02\x00\x3c\x04\x15\x00\x01W\x00\x01d",
 ];
+
+/// A method that is content with "o", refuses "n" and asks on after anything else.
+struct Word;
+
+impl AuthenticationMethod for Word {
+    fn begin(&self, _: Applicant<'_>) -> Box<dyn AuthenticationExchange> {
+        Box::new(Self)
+    }
+}
+
+impl AuthenticationExchange for Word {
+    fn step(&mut self, data: Option<&[u8]>) -> AuthenticationStep {
+        match data {
+            Some(b"o") => AuthenticationStep::Done {
+                principal: "o".into(),
+                data: None,
+            },
+            Some(b"n") => AuthenticationStep::Refused(Verdict::Deny),
+            _ => AuthenticationStep::Continue(None),
+        }
+    }
+}
 
 fuzz_target!(|data: &[u8]| {
     let limits = Limits {
@@ -26,6 +53,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let shared = Arc::new(Shared::new(Config {
         limits,
+        methods: [("W".into(), Box::new(Word) as _)].into(),
         ..Config::default()
     }));
     let mut shard = Shard::new(shared.clone(), 0);
@@ -48,7 +76,7 @@ fuzz_target!(|data: &[u8]| {
                     limits: Default::default(),
                     handshake_ms: 0,
                 });
-                let bytes = Bytes::from_static(CONNECTS[usize::from(kind / 8) % 3]);
+                let bytes = Bytes::from_static(CONNECTS[usize::from(kind / 8) % CONNECTS.len()]);
                 inputs.push(Input::Received { connection, bytes });
             }
             1 => inputs.push(Input::Closed { connection }),
