@@ -115,6 +115,9 @@ enum Command {
         scale: ScaleArguments,
         #[arg(long, default_value_t = 19_000)]
         connections: u64,
+        /// Over TLS, in a run of their own.
+        #[arg(long, default_value_t = 5_000)]
+        tls: u64,
     },
     /// CONNECTs at a fixed rate beside others' messages.
     Storm {
@@ -321,8 +324,14 @@ fn run(command: Command) -> anyhow::Result<bool> {
             };
             Ok(passed(broadcast::run(&program.bench()?, plan)?))
         }
-        Command::Idle { scale, connections } => {
-            Ok(passed(idle::run(&scale.scale()?, connections)?))
+        Command::Idle {
+            scale,
+            connections,
+            tls,
+        } => {
+            let scale = scale.scale()?;
+            let lines = vec![idle::run(&scale, connections)?, idle::run_tls(&scale, tls)?];
+            Ok(all_passed(lines))
         }
         Command::Storm {
             scale,

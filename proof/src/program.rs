@@ -183,7 +183,7 @@ impl Setup {
     }
 }
 
-fn free_port() -> anyhow::Result<TcpListener> {
+pub(crate) fn free_port() -> anyhow::Result<TcpListener> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)
 }
 
