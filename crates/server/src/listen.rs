@@ -2,12 +2,14 @@
 //! and opened late, when everything behind them stands.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that may wait for `accept`.
 const BACKLOG: i32 = 1024;
+/// Datagrams that may wait, in bytes, as far as the system allows: all of a door's clients share one socket.
+const DATAGRAM_BYTES: usize = 4 << 20;
 
 /// Why a door stays shut.
 #[derive(Debug, thiserror::Error)]
@@ -35,17 +37,23 @@ pub(crate) struct Door {
     socket: Socket,
 }
 
-/// Binds `address` for the door `name`. Port 0 takes a free one.
+/// Binds `address` for the door `name`, a UDP port for `quic`. Port 0 takes a free one.
 pub(crate) fn bind(name: &'static str, address: SocketAddr) -> Result<Door, ListenError> {
     let failed = |source: io::Error| error(name, address, source);
     let open = || -> io::Result<(Socket, SocketAddr)> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        // The port answers again right after a kill, while old connections still fade away.
-        socket.set_reuse_address(true)?;
+        let domain = Domain::for_address(address);
+        let socket = if name == "quic" {
+            // Without the option of below: two programs would share the port.
+            let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+            socket.set_recv_buffer_size(DATAGRAM_BYTES)?;
+            socket.set_send_buffer_size(DATAGRAM_BYTES)?;
+            socket
+        } else {
+            let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+            // The port answers again right after a kill, while old connections still fade away.
+            socket.set_reuse_address(true)?;
+            socket
+        };
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
@@ -86,6 +94,11 @@ impl Door {
             .listen(BACKLOG)
             .map_err(|source| error(self.name, self.address, source))?;
         Ok(self.socket.into())
+    }
+
+    /// A door of datagrams, which arrive since it was bound.
+    pub(crate) fn open_udp(self) -> UdpSocket {
+        self.socket.into()
     }
 }
 

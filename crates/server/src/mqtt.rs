@@ -15,6 +15,7 @@ pub(crate) mod inbox;
 mod injections;
 mod loader;
 mod proxy;
+mod quic;
 mod restore;
 pub(crate) mod retire;
 pub(crate) mod shard;
@@ -33,6 +34,7 @@ pub(crate) use clock::{Timeline, wall_ms};
 pub(crate) use convert::{incoming, message};
 pub(crate) use doors::{Entrance, accept};
 pub(crate) use injections::{Injected, Injections};
+pub(crate) use quic::QuicDoor;
 pub(crate) use ws::{Origins, Terms};
 
 use crate::flows::Current;

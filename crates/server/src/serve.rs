@@ -49,7 +49,7 @@ use crate::kafka;
 use crate::listen::{Door, bind};
 use crate::mqtt::commits::TopicRules;
 use crate::mqtt::guests::Guests;
-use crate::mqtt::{Entrance, Internal, Mqtt, Origins, Setup, Terms, accept, wall_ms};
+use crate::mqtt::{Entrance, Internal, Mqtt, Origins, QuicDoor, Setup, Terms, accept, wall_ms};
 use crate::permissions::Permissions;
 use crate::start_block;
 use crate::tls::{self, Certificates};
@@ -310,13 +310,19 @@ impl House {
         let mut serving = Vec::new();
         for door in std::mem::take(&mut self.doors) {
             let name = door.name();
-            let listener = door.open()?;
             let _inside = runtime.enter();
-            let listener = TcpListener::from_std(listener)?;
-            serving.push((
-                name,
-                self.serve_door(runtime, name, listener, stopping.clone()),
-            ));
+            let task = match self.running.certificates.of(name) {
+                Some(certificate) if name == "quic" => {
+                    let door = QuicDoor::open(door.open_udp(), certificate)?;
+                    let common = Arc::clone(&self.mqtt.common);
+                    runtime.spawn(door.accept(self.entrance(name), common, stopping.clone()))
+                }
+                _ => {
+                    let listener = TcpListener::from_std(door.open()?)?;
+                    self.serve_door(runtime, name, listener, stopping.clone())
+                }
+            };
+            serving.push((name, task));
         }
         let every = self.config.mqtt.sys_interval.0;
         if every > 0 {
@@ -388,10 +394,9 @@ impl House {
             guests: Arc::new(Guests::new(house.unwrap_or_default())),
             proxies: listener.map_or(Vec::new(), |(_, _, one)| one.proxy_protocol.clone()),
             tls: self.running.certificates.of(name),
-            ws: match name {
-                "ws" => Some(terms(&self.config.listeners.ws)),
-                _ => None,
-            },
+            ws: listener
+                .filter(|_| matches!(name, "ws" | "wss"))
+                .map(|(_, _, one)| terms(one)),
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::{Config, Durability};
 
 /// The doors that this version can open.
-pub(crate) const BUILT: [&str; 5] = ["tcp", "tls", "ws", "kafka", "http"];
+pub(crate) const BUILT: [&str; 7] = ["tcp", "tls", "ws", "wss", "quic", "kafka", "http"];
 
 /// The whole block, with a last line break. `ca` is the file with the development CA, where one is used.
 pub(crate) fn text(
@@ -25,6 +25,8 @@ pub(crate) fn text(
             "tcp" => format!("mqtt://{address}"),
             "tls" => format!("mqtts://{address}"),
             "ws" => format!("ws://{address}{}", config.listeners.ws.path()),
+            "wss" => format!("wss://{address}{}", config.listeners.wss.path()),
+            "quic" => format!("mqtt over QUIC, udp {address}"),
             "http" => format!("http://{address}"),
             _ => address.to_string(),
         };
@@ -101,7 +103,7 @@ mod tests {
             "7 days",
             "30 days",
             "/d/tls/ca.pem",
-            "wss, quic, https",
+            "not built yet https",
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }

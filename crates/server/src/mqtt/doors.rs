@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use headwater_mqtt_broker::Peer;
+use quinn::Incoming;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::guests::{Arrivals, Guest, Guests};
+use super::quic::Shaking;
 use super::shard::{Common, Mail};
 use super::ws::Terms;
 use crate::config::Network;
@@ -35,6 +37,8 @@ pub(crate) struct Entrance {
 /// What a peer's bytes come over.
 pub(crate) enum Carrier {
     Socket(std::net::TcpStream),
+    /// A QUIC connection before its handshake, which is in progress from now on.
+    Quic(Box<Incoming>, Shaking),
 }
 
 /// A connection on its way to the shard that will serve it.
@@ -126,7 +130,7 @@ pub(crate) async fn accept(
     }
 }
 
-fn hand_over(common: &Common, next: &AtomicUsize, accepted: Accepted) {
+pub(super) fn hand_over(common: &Common, next: &AtomicUsize, accepted: Accepted) {
     let turn = next.fetch_add(1, Ordering::Relaxed) % common.inboxes.len().max(1);
     if let Some(inbox) = common.inboxes.get(turn) {
         inbox.put([Mail::Accepted(accepted)]);

@@ -3,7 +3,7 @@
 //! For: the layers that a door's [`Entrance`] names, one inside the other, within the time that a
 //!   stranger has for its CONNECT.
 //! Not for: the layers themselves; MQTT (`connection` drives the stream that comes out).
-//! Calls: `proxy`, `tokio_rustls`, `ws`, `ShardThread::serve`. Called by: `ShardThread::accept`.
+//! Calls: `proxy`, `tokio_rustls`, `ws`, `quic`, `ShardThread::serve`. Called by: `ShardThread::accept`.
 //! Holds: a handshake runs as a task of its connection's thread: nobody waits for it, and it holds
 //! up neither `accept` nor the end. The broker hears of the connection when it is over.
 
@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use headwater_mqtt_broker::{ConnectionId, Peer};
+use quinn::Incoming;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -25,6 +26,7 @@ use super::connection::linger;
 use super::doors::Entrance;
 use super::guests::Guest;
 use super::proxy::{self, Header};
+use super::quic::{self, Shaking};
 use super::shard::ShardThread;
 use super::ws::{WebSocket, upgrade};
 
@@ -80,13 +82,24 @@ impl Arrival {
 
     /// Goes through all layers; at its end the connection is served, or closed.
     pub(crate) async fn enter(self, stream: TcpStream) {
-        let address = self.peer.address;
-        let limit = Duration::from_millis(self.guest.limits().connect_ms_max);
-        match timeout(limit, self.unwrap(stream)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(?address, %error, "a handshake failed"),
-            Err(_) => debug!(?address, "a handshake was not over in time"),
-        }
+        let (address, limit) = (self.peer.address, self.limit());
+        in_time(address, limit, self.unwrap(stream)).await;
+    }
+
+    /// The same for a QUIC connection, whose layers are one.
+    pub(crate) async fn enter_quic(self, incoming: Incoming, shaking: Shaking) {
+        let (address, limit) = (self.peer.address, self.limit());
+        let layers = async {
+            let stream = quic::shake(incoming).await?;
+            drop(shaking);
+            self.served(stream);
+            Ok(())
+        };
+        in_time(address, limit, layers).await;
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.guest.limits().connect_ms_max)
     }
 
     async fn unwrap(mut self, mut stream: TcpStream) -> io::Result<()> {
@@ -159,5 +172,18 @@ async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAd
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             read => filled += read,
         }
+    }
+}
+
+/// Waits for the layers, but no longer.
+async fn in_time(
+    address: Option<SocketAddr>,
+    limit: Duration,
+    layers: impl Future<Output = io::Result<()>>,
+) {
+    match timeout(limit, layers).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(?address, %error, "a handshake failed"),
+        Err(_) => debug!(?address, "a handshake was not over in time"),
     }
 }

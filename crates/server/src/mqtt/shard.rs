@@ -28,9 +28,9 @@ use headwater_mqtt_broker::{
 use headwater_mqtt_codec::DisconnectReason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::runtime::LocalOptions;
+use tokio::runtime::{Handle, LocalOptions};
 use tokio::task::{AbortHandle, JoinError, spawn_local};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tracing::{debug, error};
 
 use super::Counters;
@@ -49,6 +49,9 @@ use super::retire::Retirements;
 const SCRATCH_BYTES: usize = 64 << 10;
 /// A deadline further away than this is looked at again then.
 const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How long the thread stays for QUIC connections that say they end.
+const GOODBYE: Duration = Duration::from_millis(200);
+const GOODBYE_STEP: Duration = Duration::from_millis(5);
 
 /// What reaches a shard from outside its thread.
 pub(crate) enum Mail {
@@ -165,7 +168,9 @@ impl ShardThread {
         // A task like the connections', in one queue with them: its turn comes behind those that woke
         // it and before those it wakes, without a look at the sockets in between.
         let pump = runtime.spawn_local(shard.pump());
-        match runtime.block_on(pump).map_err(JoinError::try_into_panic) {
+        let ended = runtime.block_on(pump);
+        runtime.block_on(say_goodbye());
+        match ended.map_err(JoinError::try_into_panic) {
             Err(Ok(panic)) => resume_unwind(panic),
             _ => Ok(()),
         }
@@ -428,17 +433,25 @@ impl ShardThread {
             entrance,
             guest,
         } = accepted;
-        let Carrier::Socket(socket) = carrier;
+        if self.stopping.get() {
+            return self.discount();
+        }
+        let connection = ConnectionId(self.next_connection.get());
+        self.next_connection.set(connection.0 + 1);
+        let socket = match carrier {
+            Carrier::Socket(socket) => socket,
+            Carrier::Quic(incoming, shaking) => {
+                let arrival = Arrival::new(Rc::clone(self), connection, peer, entrance, guest);
+                return self.shake(connection, arrival.enter_quic(*incoming, shaking));
+            }
+        };
         let stream = match TcpStream::from_std(socket) {
-            Ok(stream) if !self.stopping.get() => stream,
-            Ok(_) => return self.discount(),
+            Ok(stream) => stream,
             Err(error) => {
                 debug!(%error, "an accepted socket could not be watched");
                 return self.discount();
             }
         };
-        let connection = ConnectionId(self.next_connection.get());
-        self.next_connection.set(connection.0 + 1);
         if entrance.is_open_for(&peer) {
             return self.serve(connection, peer, guest, 0, stream);
         }
@@ -579,6 +592,15 @@ impl ShardThread {
                 cx.waker().wake_by_ref();
             }
         }
+    }
+}
+
+/// Lets the tasks of QUIC connections send that they end. They wait longer, for what is still on its
+/// way to them, and nobody needs that any more.
+async fn say_goodbye() {
+    let until = Instant::now() + GOODBYE;
+    while Handle::current().metrics().num_alive_tasks() > 0 && Instant::now() < until {
+        sleep(GOODBYE_STEP).await;
     }
 }
 

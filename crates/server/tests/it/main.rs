@@ -26,6 +26,7 @@ mod messages;
 mod permissions;
 mod pressure;
 mod program;
+mod quic;
 mod start;
 mod stop;
 mod system;

@@ -271,14 +271,14 @@ fn revoked_client_does_not_come_back_with_a_ticket() {
         assert!(gets_in(program.doors["tls"], &config), "with a ticket");
         replace(&crl, &authority.revoke(&[7], 2099));
         program.signal(Signal::HUP);
-        program.wait_for_line("certificates were read again");
+        program.wait_for_line("certificates were read again listener=\"tls\"");
         assert!(
             !gets_in(program.doors["tls"], &config),
             "revoked, {versions:?}"
         );
         replace(&crl, &authority.revoke(&[], 2099));
         program.signal(Signal::HUP);
-        program.wait_for_line("certificates were read again");
+        program.wait_for_line("certificates were read again listener=\"tls\"");
     }
 }
 

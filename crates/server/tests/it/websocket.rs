@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::program::{Home, PATIENCE, Program};
+use crate::tls_client::Client;
 use crate::wire::{Hello, Wire, packet, publish, subscribe};
 
 const UPGRADE: &str = "GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -411,4 +412,39 @@ fn large_packets_go_through_in_both_directions() {
         socket.stream.read_exact(&mut got[from..]).unwrap();
     }
     assert!(got == expected);
+}
+
+#[test]
+fn secure_websocket_is_the_same_within_tls() {
+    let home = Home::new();
+    let program = home.start();
+    let client = Client {
+        protocols: vec![b"http/1.1".to_vec()],
+        ..Client::trusting(&home.data().join("tls/ca.pem"))
+    };
+    let mut stream = client.connect(program.doors["wss"]).unwrap();
+    stream.write_all(UPGRADE.as_bytes()).unwrap();
+    let mut head = [0; 33];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head[..], b"HTTP/1.1 101 Switching Protocols\r");
+    let mut rest = Vec::new();
+    while !rest.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        rest.extend(byte);
+    }
+    stream.write_all(&frame(0x82, CONNECT)).unwrap();
+    let mut connack = [0; 2];
+    stream.read_exact(&mut connack).unwrap();
+    assert_eq!(connack[0], 0x82, "CONNACK in a frame");
+    stream.write_all(&frame(0x81, b"text")).unwrap();
+    let mut answer = Vec::new();
+    // Ends with the end of TLS or of the socket.
+    stream.read_to_end(&mut answer).ok();
+    assert_eq!(answer[0], 0x20, "CONNACK");
+    assert!(answer.ends_with(&[0x88, 2, 0x03, 0xEB]), "1003: {answer:?}");
+    assert!(
+        client.connect(program.doors["tls"]).is_err(),
+        "no HTTP at MQTT's own door"
+    );
 }
