@@ -130,7 +130,8 @@ impl Flags {
 
     fn decode(body: &mut Bytes, version: Version) -> Result<Self, DecodeError> {
         let flags = Self(wire::u8(body, "connect flags")?);
-        let reserved = flags.0 & 1 != 0; // [MQTT-3.1.2-3]
+        // [MQTT-3.1.2-3]; MQTT 3.1 only says that the bit is not used (its section 3.1).
+        let reserved = flags.0 & 1 != 0 && version > Version::V31;
         // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
         let will_without_will = !flags.has(Self::WILL)
             && (flags.has(Self::WILL_RETAIN) || flags.0 >> Self::WILL_QOS_SHIFT & 0b11 != 0);

@@ -194,9 +194,8 @@ impl Decoder {
     fn packet_type(&self, first_byte: u8) -> Result<PacketType, DecodeError> {
         let packet = PacketType::of_first_byte(first_byte);
         let (packet, version) = match (packet, self.version) {
-            (Some(PacketType::Connect), _) if !self.connected => {
-                (PacketType::Connect, Version::V311)
-            }
+            // Which flags it may have, its body says.
+            (Some(PacketType::Connect), _) if !self.connected => return Ok(PacketType::Connect),
             (_, None) => return Err(DecodeError::NotConnect { first_byte }),
             (None, Some(_)) => return Err(DecodeError::ReservedPacketType { first_byte }),
             // AUTH's type is reserved before 5.0.
@@ -221,6 +220,10 @@ impl Decoder {
             Some(version) if self.connected => version,
             _ => {
                 let connect = Connect::decode(body, &mut self.version)?;
+                // MQTT 3.1 has DUP, QoS and RETAIN "not used" in CONNECT (its section 3.1).
+                if connect.version > Version::V31 {
+                    check_fixed_flags(header.packet, header.first_byte, connect.version)?;
+                }
                 self.connected = true;
                 return Ok(Packet::Connect(Box::new(connect)));
             }

@@ -523,8 +523,9 @@ impl Connection {
         let information = shared.response_information.as_ref();
         let enhanced = self.enhanced.as_mut();
         ConnAckProperties {
-            // The Client knows what it asked for; what was cut is said.
-            session_expiry_interval: Some(session.expiry_seconds),
+            // The Client knows what it asked for (3.2.2.3.2): what may have been cut is said.
+            session_expiry_interval: Some(session.expiry_seconds)
+                .filter(|seconds| *seconds == limits.session_expiry_seconds_max),
             receive_maximum: limits.receive_maximum,
             maximum_qos: limits.qos_max, // [MQTT-3.2.2-9]
             retain_available: limits.retain_available,

@@ -17,6 +17,29 @@ fn connack(world: &mut World, connect: &[u8]) -> ConnAckProperties {
 }
 
 #[test]
+fn session_expiry_is_said_where_it_may_have_been_cut() {
+    let limits = Limits {
+        session_expiry_seconds_max: 100,
+        ..Limits::default()
+    };
+    let mut world = World::new(1, limits);
+    for (asked, said) in [
+        ("00", None),
+        ("05 11 00000063", None),
+        ("05 11 ffffffff", Some(100)),
+    ] {
+        let connect = connect_v5('a', "02", asked, "");
+        let properties = connack(&mut world, &connect);
+        assert_eq!(
+            properties.session_expiry_interval, said,
+            "3.2.2.3.2: {asked}"
+        );
+    }
+    // Short enough for who takes no more than 20 bytes [MQTT-3.1.2-24].
+    live(&mut world, 0, &connect_v5('a', "02", "05 27 00000014", ""));
+}
+
+#[test]
 fn response_information_is_for_who_asks() {
     let information = |world: &mut World, properties: &str| {
         let properties = connack(world, &connect_v5('a', "02", properties, ""));

@@ -250,15 +250,16 @@ fn connect_names_a_protocol_we_speak() {
 
 #[test]
 fn version_is_known_even_if_the_rest_of_connect_is_refused() {
-    for (wire, version) in [
-        ("10 0d 0004 'MQTT' 04 03 003c 0001 'a'", V311),
-        ("10 0e 0004 'MQTT' 05 03 003c 00 0001 'a'", V5),
-        ("10 0f 0006 'MQIsdp' 03 03 003c 0001 'a'", V31),
+    for (wire, version, flags) in [
+        // [MQTT-3.1.2-3]
+        ("10 0d 0004 'MQTT' 04 03 003c 0001 'a'", V311, 3),
+        ("10 0e 0004 'MQTT' 05 03 003c 00 0001 'a'", V5, 3),
+        // A password without a user name.
+        ("10 0f 0006 'MQIsdp' 03 42 003c 0001 'a'", V31, 0x42),
     ] {
         let mut decoder = first();
-        // [MQTT-3.1.2-3]
         let error = decoder.decode(&mut hex(wire)).unwrap_err();
-        assert_eq!(error, DecodeError::ConnectFlags { flags: 3 });
+        assert_eq!(error, DecodeError::ConnectFlags { flags });
         assert_eq!(decoder.version(), Some(version));
         assert_eq!(error.connack_code_v3(), None);
     }

@@ -98,6 +98,20 @@ fn connects(version: Version, wire: &str, packet: Connect) {
 }
 
 #[test]
+fn connect_of_3_1_has_bits_that_are_not_used() {
+    // MQTT 3.1, 3.1: DUP, QoS and RETAIN of the fixed header, and bit 0 of the flags.
+    for wire in [
+        "14 0f 0006 'MQIsdp' 03 02 003c 0001 'a'",
+        "1f 0f 0006 'MQIsdp' 03 02 003c 0001 'a'",
+        "10 0f 0006 'MQIsdp' 03 03 003c 0001 'a'",
+    ] {
+        let decoder = headwater_mqtt_codec::Decoder::new(crate::PACKET_BYTES_MAX);
+        let packet = Packet::Connect(Box::new(connect(V31)));
+        assert_eq!(decode_one(decoder, &hex(wire)), Ok(packet), "{wire}");
+    }
+}
+
+#[test]
 fn connect_with_client_identifier_only() {
     connects(V31, "10 0f 0006 'MQIsdp' 03 02 003c 0001 'a'", connect(V31));
     connects(V311, "10 0d 0004 'MQTT' 04 02 003c 0001 'a'", connect(V311));
