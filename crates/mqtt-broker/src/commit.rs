@@ -44,10 +44,15 @@ pub enum Table {
     Floors,
     /// Shard -> the next session number that it certainly never used.
     Numbers,
+    /// Number of a group of Shared Subscriptions -> its name.
+    Groups,
+    /// Number of a group, sequence of a QoS 2 message that it no longer owes to any other member:
+    /// one has it for good.
+    Handed,
 }
 
 impl Table {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Sessions,
         Self::Subscriptions,
         Self::Retained,
@@ -55,9 +60,11 @@ impl Table {
         Self::Outbound,
         Self::Floors,
         Self::Numbers,
+        Self::Groups,
+        Self::Handed,
     ];
 
-    /// 0 to 6, fixed for ever: `server` adds its base to get the log's table.
+    /// 0 to 8, fixed for ever: `server` adds its base to get the log's table.
     pub fn index(self) -> u8 {
         match self {
             Self::Sessions => 0,
@@ -67,6 +74,8 @@ impl Table {
             Self::Outbound => 4,
             Self::Floors => 5,
             Self::Numbers => 6,
+            Self::Groups => 7,
+            Self::Handed => 8,
         }
     }
 }

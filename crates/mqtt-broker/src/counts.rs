@@ -47,6 +47,8 @@ pub struct Counts {
     pub dropped_qos0: u64,
     /// Owed messages that left a Session because its queue was full.
     pub dropped_limit: u64,
+    /// Messages that a group of Shared Subscriptions was owed when its last subscriber went.
+    pub dropped_group: u64,
     /// Messages whose Message Expiry Interval passed before they were sent.
     pub dropped_expired: u64,
     /// Messages longer than the subscriber's Maximum Packet Size [MQTT-3.1.2-25].
@@ -117,6 +119,7 @@ impl Counts {
         self.unwanted += other.unwanted;
         self.dropped_qos0 += other.dropped_qos0;
         self.dropped_limit += other.dropped_limit;
+        self.dropped_group += other.dropped_group;
         self.dropped_expired += other.dropped_expired;
         self.dropped_too_large += other.dropped_too_large;
         self.dropped_denied += other.dropped_denied;

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use crate::groups::GroupName;
 use crate::{CommitId, Publisher};
 
 /// A Session as others see it: its number, where it lives, whether it is owed what is committed.
@@ -23,6 +24,8 @@ pub struct Seat {
     /// Index in its home's sessions; [`Seat::NO_SLOT`] while it is on its way.
     slot: AtomicU32,
     persistent: AtomicBool,
+    /// It is no Client's, but a group's of Shared Subscriptions.
+    group: Option<Box<GroupName>>,
 }
 
 impl Seat {
@@ -36,7 +39,20 @@ impl Seat {
             home: AtomicU32::new(narrow(home)),
             slot: AtomicU32::new(Self::NO_SLOT),
             persistent: AtomicBool::new(persistent),
+            group: None,
         }
+    }
+
+    pub(crate) fn for_group(number: u64, home: usize, group: GroupName) -> Self {
+        let persistent = group.is_lasting();
+        Self {
+            group: Some(Box::new(group)),
+            ..Self::new(number, home, persistent)
+        }
+    }
+
+    pub(crate) fn group(&self) -> Option<&GroupName> {
+        self.group.as_deref()
     }
 
     /// Never used again, also not after a restart.

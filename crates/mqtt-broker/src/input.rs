@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use headwater_mqtt_codec::{DisconnectReason, Text};
+use smallvec::SmallVec;
 
 use crate::directory::Seat;
 use crate::matching::Target;
 use crate::retire::Going;
 use crate::session::Session;
+use crate::session::group::Member;
+use crate::session::share::{Dispatch, Outcome};
 use crate::{ClientLimits, CommitId, Delivery, Message, Position, Receipt, Refusal};
 
 /// The time, read by the driver.
@@ -165,6 +168,28 @@ pub(crate) enum Between {
     },
     /// A Session as it stood in the log at start.
     Restored(Box<Session>),
+    /// A group that lives with you is in the log.
+    Group(Arc<Seat>),
+    /// A member of your group is connected, or has changed its options.
+    Join {
+        group: Arc<Seat>,
+        member: Box<Member>,
+    },
+    /// A member's connection is gone, or its subscription.
+    Part {
+        group: Arc<Seat>,
+        member: u64,
+        connection: ConnectionId,
+    },
+    /// Your group has lost its last subscriber.
+    Disband(Arc<Seat>),
+    /// A message of a group for a member that lives with you.
+    Dispatch(Box<Dispatch>),
+    /// What became of messages of your group.
+    Settled {
+        group: Arc<Seat>,
+        turns: SmallVec<[(u64, Outcome); 1]>,
+    },
 }
 
 /// One message for the Sessions of another shard.

@@ -18,6 +18,7 @@ mod counts;
 mod directory;
 mod effect;
 mod expiry;
+mod groups;
 mod input;
 mod limits;
 mod matching;
@@ -50,6 +51,7 @@ pub use commit::{
 pub use counts::Counts;
 pub use directory::Seat;
 pub use effect::{Effect, OwedReference};
+pub use groups::Strategy;
 pub use input::{ConnectionId, Input, LoadId, Loaded, Moved, Now, Peer, ShardMessage, Ticket};
 pub use limits::{ClientLimits, Limits, Rate};
 pub use message::{Message, Publisher};

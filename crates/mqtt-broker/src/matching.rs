@@ -23,6 +23,9 @@ pub(crate) struct Target {
     /// The highest of the subscriptions' [MQTT-3.3.4-2].
     pub(crate) qos: QoS,
     pub(crate) retain_as_published: bool,
+    /// It outlived its connections when it was matched. Whether a group is owed a message by the log
+    /// goes by this: it may be in the log by the time that the message is.
+    pub(crate) lasting: bool,
     /// Of all matching subscriptions that have one [MQTT-3.3.4-4].
     pub(crate) ids: Option<Arc<[SubscriptionId]>>,
 }
@@ -30,6 +33,14 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn ids(&self) -> &[SubscriptionId] {
         self.ids.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the log shall owe it what it gets.
+    fn is_persistent(&self) -> bool {
+        match self.seat.group() {
+            Some(_) => self.lasting,
+            None => self.seat.is_persistent(),
+        }
     }
 }
 
@@ -53,7 +64,7 @@ impl Matched {
 
     /// Just one Session.
     pub(crate) fn one(target: Target) -> Self {
-        let persistent = target.seat.is_persistent();
+        let persistent = target.is_persistent();
         Self {
             persistent_qos: if persistent {
                 target.qos
@@ -94,7 +105,8 @@ impl Matched {
         // Few, where those that were matched may be a crowd: this is the committer's thread.
         let mut scratch = Scratch::default();
         tree.matches_after(self.stamp.unwrap_or_default(), topic, hash, &mut scratch);
-        scratch.found.retain(|one| !self.has(one.seat.number()));
+        // A Shared Subscription gets no Retained Messages (4.8.2).
+        (scratch.found).retain(|one| one.seat.group().is_none() && !self.has(one.seat.number()));
         Self::merge(&mut scratch.found, publisher, stamp)
     }
 
@@ -112,7 +124,7 @@ impl Matched {
             let Some(target) = together(same) else {
                 continue;
             };
-            if target.seat.is_persistent() {
+            if target.is_persistent() {
                 persistent_qos = persistent_qos.max(target.qos);
             }
             let home = target.seat.home();
@@ -143,7 +155,7 @@ impl Matched {
         let mut groups: Vec<OwedGroup> = Vec::new();
         for target in self.groups.iter().flat_map(|(_, targets)| targets.iter()) {
             let qos = target.qos.min(qos);
-            if qos == QoS::AtMostOnce || !target.seat.is_persistent() {
+            if qos == QoS::AtMostOnce || !target.is_persistent() {
                 continue;
             }
             let retain = retain && target.retain_as_published;
@@ -175,6 +187,7 @@ fn together(same: &[Subscriber]) -> Option<Target> {
         seat: first.seat.clone(),
         qos: same.iter().map(|one| one.options.qos).max()?,
         retain_as_published: same.iter().any(|one| one.options.retain_as_published),
+        lasting: first.seat.is_persistent(),
         ids: (!ids.is_empty()).then(|| ids.into()),
     })
 }

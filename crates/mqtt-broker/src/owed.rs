@@ -215,9 +215,16 @@ pub(crate) struct Owed {
     pub(crate) retain: bool,
     pub(crate) weight: u32,
     pub(crate) ids: SmallVec<[SubscriptionId; 2]>,
+    /// The group whose sequence this is, where a member has a message of it for good; else 0.
+    pub(crate) group: u64,
 }
 
 impl Owed {
+    /// Whether the Session that has it is named by its owed entry, not a group it is a member of.
+    pub(crate) fn is_own(&self) -> bool {
+        self.group == 0
+    }
+
     /// A QoS 2 message of which only PUBREL and PUBCOMP are left.
     pub(crate) fn released(sequence: u64) -> Self {
         Self {
@@ -227,6 +234,7 @@ impl Owed {
             retain: false,
             weight: 0,
             ids: SmallVec::new(),
+            group: 0,
         }
     }
 }
@@ -437,6 +445,7 @@ impl Iterator for OwedIter<'_> {
             retain: flags & RETAIN != 0,
             weight,
             ids,
+            group: 0,
         })
     }
 }
@@ -482,6 +491,7 @@ mod tests {
                         retain,
                         weight,
                         ids,
+                        group: 0,
                     },
                 )
             })
@@ -567,6 +577,7 @@ mod tests {
                         retain: false,
                         weight: 200,
                         ids: SmallVec::new(),
+                        group: 0,
                     });
                 }
                 queues.push(queue);
@@ -598,6 +609,7 @@ mod tests {
                 retain: false,
                 weight: 1,
                 ids,
+                group: 0,
             });
         }
         let from = Position {

@@ -15,13 +15,17 @@ use headwater_mqtt_codec::{
 
 use crate::commit::{Commit, Control, Targets};
 use crate::connection::{AckSlot, Stage};
+use crate::owed::Owed;
 use crate::reasons::Rejection;
-use crate::rows::{self, OutboundRow};
+use crate::rows;
+use crate::session::Session;
 use crate::session::connect::Dress;
 use crate::session::end::End;
+use crate::session::share::Given;
 use crate::session::subscribe::Granted;
 use crate::{
-    Change, CommitId, ConnectionId, Effect, Lane, Message, Now, Receipt, Refusal, Shard, Ticket,
+    Change, CommitId, ConnectionId, Effect, Lane, Message, Now, Receipt, Refusal, Shard, Table,
+    Ticket,
 };
 
 const UNAVAILABLE: Rejection = Rejection::new(
@@ -57,6 +61,8 @@ pub(crate) enum Then {
     Swept,
     Rows(Vec<RowStep>),
     Injected(Ticket),
+    /// A message is its group's again.
+    GivenBack(Given, u64),
 }
 
 /// A QoS 2 step to a Session that outlives its connection: committed, then seen.
@@ -66,34 +72,51 @@ pub(crate) struct RowStep {
     pub(crate) number: u64,
     pub(crate) id: u16,
     pub(crate) change: Change,
+    /// The group that had the message no longer does.
+    handed: Option<Change>,
+    /// Which of that group's, and its sequence.
+    taken_over: Option<(Given, u64)>,
     pub(crate) step: Step,
 }
 
 impl RowStep {
-    pub(crate) fn send(
-        slot: usize,
-        number: u64,
-        id: u16,
-        sequence: u64,
-        message: Arc<Message>,
-    ) -> Self {
-        Self::new(slot, number, id, sequence, Step::Send(message))
-    }
-
-    pub(crate) fn release(slot: usize, number: u64, id: u16, sequence: u64) -> Self {
-        Self::new(slot, number, id, sequence, Step::Release)
-    }
-
-    fn new(slot: usize, number: u64, id: u16, sequence: u64, step: Step) -> Self {
-        let released = matches!(step, Step::Release);
-        let change = rows::outbound(number, id, OutboundRow { sequence, released });
+    /// A step of a message that this Session has, or takes over from a group.
+    pub(crate) fn new(session: &Session, slot: usize, id: u16, owed: &Owed, step: Step) -> Self {
+        let number = session.number();
+        let is_sent = matches!(step, Step::Send(_));
+        let takes_over = is_sent && !owed.is_own();
+        let handed = takes_over.then(|| rows::handed(owed.group, owed.sequence));
+        let turn = Shard::given_of(session, id).filter(|_| takes_over);
+        let taken_over = turn.map(|turn| (turn, owed.sequence));
+        let own = || rows::outbound(number, id, owed, !is_sent);
+        let (change, handed) = match handed {
+            // All that the log has to know of a Session that ends with its connection.
+            Some(handed) if !session.is_persistent() => (handed, None),
+            handed => (own(), handed),
+        };
         Self {
             slot,
             number,
             id,
             change,
+            handed,
+            taken_over,
             step,
         }
+    }
+
+    pub(crate) fn taken_over(self) -> Option<(Given, u64)> {
+        self.taken_over
+    }
+
+    /// Whether the Session has a row of its own for it.
+    pub(crate) fn outlives_connection(&self) -> bool {
+        self.change.table == Table::Outbound
+    }
+
+    /// Whether it takes a message over from a group.
+    pub(crate) fn takes_over(&self) -> bool {
+        self.handed.is_some() || self.change.table == Table::Handed
     }
 }
 
@@ -123,6 +146,8 @@ pub(crate) struct Taken {
     pub(crate) slot: usize,
     pub(crate) number: u64,
     pub(crate) finished: Vec<u16>,
+    /// Of a group: sequences whose rows in `Table::Handed` go.
+    pub(crate) handed: Vec<u64>,
     /// Its row too.
     pub(crate) row: bool,
 }
@@ -326,8 +351,10 @@ impl Shard {
                 }
             }
             Then::Subscribed(granted) => {
-                if let Some(slot) = slot
-                    && let Err(reason) = self.subscribed(at, slot, *granted, outcome)
+                let Some(slot) = slot else {
+                    return self.subscribed_nobody(&granted);
+                };
+                if let Err(reason) = self.subscribed(at, slot, *granted, outcome)
                     && let Some(at) = at
                 {
                     self.close(now, at, Some(reason), End::Abnormal);
@@ -357,6 +384,7 @@ impl Shard {
             }
             Then::Swept => self.swept(now, outcome),
             Then::Rows(steps) => self.rows_done(now, steps, outcome),
+            Then::GivenBack(given, sequence) => self.given_back(given, sequence, outcome),
             Then::Injected(ticket) => self.effects.push(Effect::Injected { ticket, outcome }),
         }
     }
@@ -426,7 +454,9 @@ impl Shard {
         let sessions = &self.sessions;
         steps.retain(|step| {
             let session = sessions.get(step.slot);
-            session.is_some_and(|one| one.number() == step.number && one.has_rows && !one.unsettled)
+            session.is_some_and(|one| {
+                one.number() == step.number && (one.has_rows || step.takes_over()) && !one.unsettled
+            })
         });
         if steps.is_empty() {
             return;
@@ -437,12 +467,19 @@ impl Shard {
                 continue;
             };
             session.pending += 1;
+            if step.takes_over() {
+                Self::note_asked(session, step.id, true);
+            }
             // A floor and its finished identifiers first: the steps may use those again.
             session.take_floor(&mut draft);
         }
-        draft
-            .changes
-            .extend(steps.iter().map(|step| step.change.clone()));
+        for step in &steps {
+            draft.changes.push(step.change.clone());
+            let handed = step.handed.clone();
+            draft
+                .changes
+                .extend(handed.filter(|_| !self.forgets_packet_ids));
+        }
         // A later step is not to be seen before an earlier one that was refused.
         draft.lane = Some(self.row_lane.clone());
         self.submit(draft, None, None, Then::Rows(steps));
@@ -452,13 +489,14 @@ impl Shard {
         for step in steps {
             let session = self.sessions.get_mut(step.slot);
             let Some(session) = session.filter(|one| one.number() == step.number) else {
+                self.share_left(step, outcome);
                 continue;
             };
             session.pending -= 1;
             let slot = step.slot;
             if outcome.is_ok() {
                 self.row_done(now, &step);
-            } else {
+            } else if !self.share_refused(&step) {
                 // Readers go on when there is space again.
                 self.stalled.push(step);
             }
@@ -485,6 +523,9 @@ impl Shard {
                 }
             }
             session.row_dirty |= taken.row;
+            if let Some(group) = &mut session.group {
+                group.handed.extend(taken.handed);
+            }
             self.mark_dirty(taken.slot);
         }
         Some(taken.slot)
@@ -500,6 +541,7 @@ impl Shard {
 
     /// Writes floors, and what the log refused before.
     pub(crate) fn write_dirty(&mut self) {
+        self.give_back_again();
         let mut stalled = std::mem::take(&mut self.stalled);
         stalled.append(&mut self.row_steps);
         self.row_steps = stalled;

@@ -5,14 +5,15 @@
 //! Holds: what was acknowledged as owed is in a queue again, in its order; a QoS 2 message that
 //!   may have been sent keeps its Packet Identifier.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_mqtt_codec::QoS;
+use headwater_mqtt_codec::{QoS, topic};
 
 use crate::commit::CommitId;
 use crate::directory::Seat;
+use crate::groups::GroupName;
 use crate::input::Between;
 use crate::matching::FastMap;
 use crate::owed::{Owed, OwedEntry, OwedQueue};
@@ -28,6 +29,10 @@ struct Parts {
     subscriptions: Vec<Subscribed>,
     inbound: Vec<u16>,
     outbound: BTreeMap<u16, OutboundRow>,
+    /// The name, where it is a group.
+    group: Option<Box<str>>,
+    /// What members have of it for good.
+    handed: BTreeSet<u64>,
     floor: Floor,
     /// What it is owed, as it came: each queue ascends by sequence.
     debts: Vec<OwedQueue>,
@@ -41,6 +46,8 @@ pub struct Restore {
     shared: Arc<Shared>,
     now: Now,
     parts: FastMap<u64, Parts>,
+    /// Number of a group, sequence -> the member that has the message for good, and its identifier.
+    taken: FastMap<(u64, u64), (u64, u16)>,
     unreadable: u64,
 }
 
@@ -55,6 +62,7 @@ impl Restore {
             shared,
             now,
             parts: FastMap::default(),
+            taken: FastMap::default(),
             unreadable: 0,
         }
     }
@@ -83,7 +91,9 @@ impl Restore {
             | Table::Subscriptions
             | Table::Inbound
             | Table::Outbound
-            | Table::Floors => {}
+            | Table::Floors
+            | Table::Groups
+            | Table::Handed => {}
         }
         let now = self.now;
         let (number, rest) = rows::split_key(key)?;
@@ -97,15 +107,21 @@ impl Restore {
                     filter,
                     options,
                     id,
+                    group: None,
                 });
             }
             Table::Inbound => parts.inbound.push(rows::packet_id(rest)?),
             Table::Outbound => {
-                parts
-                    .outbound
-                    .insert(rows::packet_id(rest)?, rows::decode_outbound(value)?);
+                let (id, row) = (rows::packet_id(rest)?, rows::decode_outbound(value)?);
+                if let Some(owed) = &row.from_group {
+                    let key = (owed.group, owed.sequence);
+                    self.taken.insert(key, (number, id));
+                }
+                parts.outbound.insert(id, row);
             }
             Table::Floors => parts.floor = rows::decode_floor(value)?,
+            Table::Groups => parts.group = Some(rows::decode_group(value)?),
+            Table::Handed => drop(parts.handed.insert(rows::handed_sequence(rest)?)),
             Table::Retained | Table::Numbers => {}
         }
         Some(())
@@ -114,8 +130,10 @@ impl Restore {
     /// After the rows: the lowest sequence anyone may still be owed; scan the owed partition from
     /// here, or from its log start offset. `None`: nobody can be owed anything.
     pub fn owed_from(&self) -> Option<u64> {
-        let known = self.parts.values().filter(|parts| parts.row.is_some());
-        known.map(|parts| parts.floor.lowest()).min()
+        let known = self.parts.values().filter(|parts| parts.is_known());
+        // Where a message of a group went that a member has, only an entry says.
+        let taken = self.taken.keys().map(|(_, sequence)| *sequence);
+        known.map(|parts| parts.floor.lowest()).chain(taken).min()
     }
 
     /// Then every owed record from there, ascending: its own offset, the message's position from
@@ -137,9 +155,17 @@ impl Restore {
                 retain: group.retain,
                 weight: entry.weight,
                 ids: group.ids.into(),
+                group: 0,
             };
             for number in group.sessions {
                 self.shared.number_used(number);
+                if let Some((member, id)) = self.taken.get(&(number, sequence)) {
+                    let row = self.parts.get_mut(member);
+                    let row = row.and_then(|parts| parts.outbound.get_mut(id));
+                    if let Some(taken) = row.and_then(|row| row.from_group.as_mut()) {
+                        taken.position = position;
+                    }
+                }
                 if let Some(parts) = self.parts.get_mut(&number) {
                     parts.owe(&owed);
                 }
@@ -159,17 +185,80 @@ impl Restore {
         // The newest first: of two Sessions with one client id, which no commit makes, it stays.
         numbers.sort_unstable_by(|a, b| b.cmp(a));
         let mut inputs: Vec<Vec<Input>> = (0..shards).map(|_| Vec::new()).collect();
-        for number in numbers {
-            self.shared.number_used(number);
-            let home = usize::try_from(number % shards as u64).unwrap_or(0);
-            let parts = self.parts.remove(&number);
-            let session = parts.and_then(|parts| self.session(number, home, parts));
-            if let (Some(session), Some(inputs)) = (session, inputs.get_mut(home)) {
+        for number in &numbers {
+            self.shared.number_used(*number);
+        }
+        let is_group = |number: &u64| self.parts.get(number).is_some_and(Parts::is_group);
+        let (groups, clients): (Vec<u64>, Vec<u64>) = numbers.into_iter().partition(is_group);
+        // Their seats first, then their members, then themselves: without members they end.
+        let groups: Vec<(Arc<Seat>, Parts)> = groups
+            .into_iter()
+            .filter_map(|number| self.group_seat(number, home_of(number, shards)))
+            .collect();
+        let mut give = |home: usize, session: Session| {
+            if let Some(inputs) = inputs.get_mut(home) {
                 let message = ShardMessage(Between::Restored(Box::new(session)));
                 inputs.push(Input::FromShard(message));
             }
+        };
+        for number in clients {
+            let home = home_of(number, shards);
+            let parts = self.parts.remove(&number);
+            if let Some(session) = parts.and_then(|parts| self.session(number, home, parts)) {
+                give(home, session);
+            }
+        }
+        for (seat, parts) in groups {
+            give(seat.home(), self.group(&seat, parts));
         }
         inputs
+    }
+
+    /// The seat of a group, for its members to find. Of two with one name the newer stays: nobody
+    /// subscribes to the other any more.
+    fn group_seat(&mut self, number: u64, home: usize) -> Option<(Arc<Seat>, Parts)> {
+        let parts = self.parts.remove(&number)?;
+        let name = parts.group.as_deref().unwrap_or_default();
+        let seat = Seat::for_group(number, home, GroupName::new(name, true));
+        let seat = Arc::new(seat);
+        self.shared.groups.restore(&seat);
+        Some((seat, parts))
+    }
+
+    /// A group as it stood in the log; it ends at once where nobody subscribes to it.
+    fn group(&self, seat: &Arc<Seat>, parts: Parts) -> Session {
+        let mut session = Session::for_group(seat.clone());
+        session.next_sequence = parts.next_sequence.max(parts.floor.front);
+        for owed in settle_debts(parts.debts) {
+            session.owed.push(&owed);
+        }
+        // Between those that it still owes, members have others.
+        let handed = parts.handed.last().map_or(0, |highest| highest + 1);
+        session.mixed_below = parts.floor.front.max(handed);
+        if let Some(group) = &mut session.group {
+            group.handed = parts.handed.into_iter().collect();
+            session.floor_dirty = !group.handed.is_empty();
+        }
+        if self.shared.groups.is_empty(seat) {
+            session.over = true;
+            session.ends_at = Some(self.now.mono_ms);
+        }
+        session
+    }
+
+    /// The seat of the group that a restored subscription belongs to, where it is a shared one.
+    fn join(&self, filter: &str, qos: QoS, home: usize) -> Option<Arc<Seat>> {
+        let shared = topic::split_shared(filter).ok()??;
+        let make = || {
+            // All its members end with their connections, and have ended.
+            let name = GroupName::new(filter, false);
+            Arc::new(Seat::for_group(self.shared.next_number(), home, name))
+        };
+        let seat = self.shared.groups.reserve(shared, usize::MAX, make)?;
+        self.shared
+            .groups
+            .count(&self.shared.tree, &seat, None, qos);
+        Some(seat)
     }
 
     /// A Session from its rows, in the directory and the tree.
@@ -199,7 +288,11 @@ impl Restore {
         session.has_rows = true;
         let mut subscriptions = parts.subscriptions;
         subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
-        for one in &subscriptions {
+        for one in &mut subscriptions {
+            one.group = self.join(&one.filter, one.options.qos, home);
+            if one.group.is_some() {
+                continue;
+            }
             let subscriber = Subscriber {
                 seat: seat.clone(),
                 options: one.options,
@@ -210,11 +303,11 @@ impl Restore {
         session.subscriptions = subscriptions;
         session.inbound = parts.inbound.into_iter().map(|id| (id, true)).collect();
         session.next_sequence = parts.next_sequence.max(parts.floor.front);
-        let ids: BTreeMap<u64, u16> = parts
+        let own = parts
             .outbound
             .iter()
-            .map(|(id, row)| (row.sequence, *id))
-            .collect();
+            .filter(|(_, row)| row.from_group.is_none());
+        let ids: BTreeMap<u64, u16> = own.map(|(id, row)| (row.sequence, *id)).collect();
         let mut inflight: BTreeMap<u16, Box<Owed>> = BTreeMap::new();
         if ids.is_empty() && parts.debts.len() == 1 {
             session.owed = parts.debts.pop().unwrap_or_default();
@@ -233,8 +326,9 @@ impl Restore {
                 Progress::SentOnce
             };
             // A PUBREL may be all that is left of a message.
-            let released = || Box::new(Owed::released(row.sequence));
-            let owed = inflight.remove(&id);
+            let sequence = row.sequence;
+            let released = || Box::new(Owed::released(sequence));
+            let owed = inflight.remove(&id).or(row.from_group);
             let owed = owed.or_else(|| row.released.then(released));
             session.last_id = session.last_id.max(id);
             session.ids_restored = true;
@@ -244,9 +338,12 @@ impl Restore {
         }
         let sequence = |one: &Inflight| one.owed.as_ref().map_or(0, |owed| owed.sequence);
         session.inflight.make_contiguous().sort_by_key(sequence);
-        let highest = session.inflight.iter().filter(|one| one.owed.is_some());
-        let highest = highest.map(sequence).max();
-        session.mixed_below = highest.map_or(0, |highest| highest + 1);
+        let is_own = |one: &&Inflight| one.owed.as_ref().is_some_and(|owed| owed.is_own());
+        let highest = session.inflight.iter().filter(is_own).map(sequence).max();
+        // Between those that are open below the floor's front, others are settled.
+        session.mixed_below = highest
+            .map_or(0, |highest| highest + 1)
+            .max(parts.floor.front);
         // Who was connected at the crash left now.
         let left_at_ms = row.left_at_ms.unwrap_or(now.wall_ms);
         session.left_at_ms = Some(left_at_ms);
@@ -266,14 +363,27 @@ impl Restore {
     }
 }
 
+fn home_of(number: u64, shards: usize) -> usize {
+    usize::try_from(number % shards as u64).unwrap_or(0)
+}
+
 impl Parts {
+    /// Rows that were left behind by a group that has ended make one that ends.
+    fn is_group(&self) -> bool {
+        self.group.is_some() || !self.handed.is_empty()
+    }
+
+    fn is_known(&self) -> bool {
+        self.row.is_some() || self.group.is_some()
+    }
+
     /// One message the Session was owed, if it still is.
     fn owe(&mut self, owed: &Owed) {
-        if self.row.is_none() {
+        if !self.is_known() {
             return;
         }
         self.next_sequence = self.next_sequence.max(owed.sequence + 1);
-        if !self.floor.is_owed(owed.sequence) {
+        if !self.floor.is_owed(owed.sequence) || self.handed.contains(&owed.sequence) {
             return;
         }
         match self.debts.last_mut() {
@@ -299,4 +409,60 @@ fn settle_debts(debts: Vec<OwedQueue>) -> Vec<Owed> {
         same
     });
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::owed::OwedGroup;
+    use crate::rows::SessionRow;
+    use crate::{Change, Config, Publisher};
+
+    fn give(restore: &mut Restore, row: &Change) {
+        restore.row(row.table, &row.key, row.value.as_ref().unwrap());
+    }
+
+    #[test]
+    fn what_was_settled_between_open_messages_stays_settled() {
+        let shared = Arc::new(Shared::new(Config::default()));
+        let mut restore = Restore::new(shared, Now::default());
+        let row = SessionRow {
+            publisher: Publisher {
+                client: "c".into(),
+                principal: "p".into(),
+            },
+            expiry_seconds: 100,
+            left_at_ms: None,
+            will: None,
+        };
+        give(&mut restore, &rows::session(7, &row));
+        let floor = Floor {
+            front: 4,
+            open: vec![0, 2],
+        };
+        give(&mut restore, &rows::floor(7, &floor));
+        for sequence in 0..5 {
+            let group = OwedGroup {
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                ids: Vec::new(),
+                sessions: vec![7],
+            };
+            let entry = OwedEntry::new(vec![group]).unwrap().encode();
+            restore.owed(sequence, Position::default(), &entry);
+        }
+        let input = restore.finish().remove(0).pop();
+        let Some(Input::FromShard(ShardMessage(Between::Restored(mut session)))) = input else {
+            panic!("{input:?}");
+        };
+        for gone in [None, Some(0), Some(2)] {
+            if gone.is_some() {
+                assert_eq!(session.owed.pop().map(|owed| owed.sequence), gone);
+            }
+            let floor = session.floor();
+            let still = (0..5).filter(|sequence| floor.is_owed(*sequence));
+            let queued = session.owed.iter().map(|owed| owed.sequence);
+            assert!(still.eq(queued), "{floor:?} after {gone:?}");
+        }
+    }
 }

@@ -7,7 +7,7 @@
 //!   leaves before its turn is asked at the door. A Session on its way between shards is counted. Its move is a claim, and claims have
 //!   their place in commit order, so the shard that waits for it answers once it is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::owed::{self, Owed, OwedEntry, OwedGroup};
@@ -141,12 +141,50 @@ impl Shard {
     /// References follow their records; `moved` ascends by sequence.
     pub(crate) fn follow(&mut self, moved: &Arc<[Moved]>) {
         debug_assert!(moved.is_sorted_by_key(|one| one.sequence));
+        self.moves.note(moved);
         for (_, session) in &mut self.sessions {
             session.follow(moved);
         }
         for arrival in self.arrivals.values_mut() {
             arrival.moved.push(Arc::clone(moved));
         }
+    }
+}
+
+/// What shards were told of moved records: all of them the same, each in its own time.
+#[derive(Debug, Default)]
+pub(crate) struct Moves {
+    /// How often.
+    pub(crate) count: u64,
+    /// The last of it.
+    recent: VecDeque<Arc<[Moved]>>,
+}
+
+/// So much of it is kept.
+const RECENT_MAX: usize = 4;
+
+impl Moves {
+    fn note(&mut self, moved: &Arc<[Moved]>) {
+        self.count += 1;
+        self.recent.push_back(Arc::clone(moved));
+        if self.recent.len() > RECENT_MAX {
+            self.recent.pop_front();
+        }
+    }
+
+    /// `owed` comes from a shard that had been told `count` times: it follows what it missed. `false`
+    /// when that is not known any more.
+    pub(crate) fn catch_up(&self, count: u64, owed: &mut Owed) -> bool {
+        let missed = usize::try_from(self.count.saturating_sub(count)).unwrap_or(usize::MAX);
+        let Some(known) = self.recent.len().checked_sub(missed) else {
+            return false;
+        };
+        for moved in self.recent.iter().skip(known) {
+            if let Some(to) = owed::find(moved, owed) {
+                owed.position = to;
+            }
+        }
+        true
     }
 }
 
@@ -165,8 +203,13 @@ impl Session {
     /// Its references follow their records; `moved` ascends by sequence.
     pub(crate) fn follow(&mut self, moved: &[Moved]) {
         self.owed.rewrite(moved);
-        let owed = self.inflight.iter_mut().filter_map(|one| one.owed.as_mut());
-        for owed in owed {
+        let owed = self
+            .inflight
+            .iter_mut()
+            .filter_map(|one| one.owed.as_deref_mut());
+        let shares = self.shares.iter_mut().flat_map(|shares| shares.owed_mut());
+        let of_group = self.group.iter_mut().flat_map(|group| group.owed_mut());
+        for owed in owed.chain(shares).chain(of_group) {
             if let Some(to) = owed::find(moved, owed) {
                 owed.position = to;
             }
@@ -177,15 +220,22 @@ impl Session {
     fn unsent(&self) -> impl Iterator<Item = Owed> + '_ {
         let inflight = self.inflight.iter();
         let inflight = inflight.filter(|one| one.progress != Progress::Released);
-        let inflight = inflight.filter_map(|one| one.owed.as_deref().cloned());
-        inflight.chain(self.owed.iter())
+        let inflight = inflight.filter_map(|one| one.owed.as_deref());
+        self.with_group(inflight)
+    }
+
+    fn with_group<'a>(
+        &'a self,
+        inflight: impl Iterator<Item = &'a Owed> + 'a,
+    ) -> impl Iterator<Item = Owed> + 'a {
+        let of_group = self.group.iter().flat_map(|group| group.owed());
+        inflight.chain(of_group).cloned().chain(self.owed.iter())
     }
 
     /// Everything that an owed entry must stand for at a restart.
     fn unfinished(&self) -> impl Iterator<Item = Owed> + '_ {
         let inflight = self.inflight.iter();
-        let inflight = inflight.filter_map(|one| one.owed.as_deref().cloned());
-        inflight.chain(self.owed.iter())
+        self.with_group(inflight.filter_map(|one| one.owed.as_deref()))
     }
 }
 
@@ -199,8 +249,10 @@ impl Answer {
                 ..
             } => {
                 let inflight = session.inflight.iter();
-                let inflight = inflight.filter_map(|one| Some(one.owed.as_ref()?.sequence));
-                let all = inflight.chain(session.owed.front_sequence());
+                let inflight = inflight.filter_map(|one| one.owed.as_deref());
+                let of_group = session.group.iter().flat_map(|group| group.owed());
+                let all = inflight.chain(of_group).map(|owed| owed.sequence);
+                let all = all.chain(session.owed.front_sequence());
                 *lowest_sequence = all.chain(*lowest_sequence).min();
                 if let Some(kept) = *kept {
                     let owed = session.unsent();
@@ -221,6 +273,7 @@ impl Answer {
                         *complete = false;
                     } else {
                         *room -= 1;
+                        let number = if owed.is_own() { number } else { owed.group };
                         add(found, number, owed);
                     }
                 };
@@ -290,6 +343,7 @@ fn add(found: &mut BTreeMap<u64, (Position, OwedEntry)>, number: u64, owed: Owed
         retain,
         weight,
         ids,
+        group: _,
     } = owed;
     let (_, entry) = found.entry(sequence).or_insert_with(|| {
         (

@@ -10,11 +10,14 @@ use headwater_mqtt_codec::{
     Decoder, Delivery, Packet, PacketId, PublishRef, QoS, RetainHandling, SubscriptionId,
     SubscriptionOptions, Version,
 };
+use smallvec::SmallVec;
 
-use crate::owed::{put_varint, take_u8, take_varint};
-use crate::{Change, Message, Now, Publisher, Table};
+use crate::owed::{Owed, put_varint, take_u8, take_varint};
+use crate::{Change, Message, Now, Position, Publisher, Table};
 
 const VERSION: u8 = 1;
+/// Of the rows of QoS 2 messages that came from a group.
+const VERSION_OF_GROUPS: u8 = 2;
 
 /// A Session as its row knows it.
 #[derive(Debug)]
@@ -55,11 +58,13 @@ impl Floor {
 }
 
 /// How far a QoS 2 message to a Session is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct OutboundRow {
     pub(crate) sequence: u64,
     /// PUBREC came.
     pub(crate) released: bool,
+    /// A group owed it: no entry says that this Session does.
+    pub(crate) from_group: Option<Box<Owed>>,
 }
 
 fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
@@ -232,21 +237,70 @@ pub(crate) fn inbound_gone(number: u64, id: u16) -> Change {
     row(Table::Inbound, key(number, &id.to_be_bytes()), None)
 }
 
-pub(crate) fn outbound(number: u64, id: u16, state: OutboundRow) -> Change {
+pub(crate) fn outbound(number: u64, id: u16, owed: &Owed, released: bool) -> Change {
     let mut value = begin();
-    value.put_u8(u8::from(state.released));
-    put_varint(&mut value, state.sequence);
+    if !owed.is_own() {
+        value.clear();
+        value.put_u8(VERSION_OF_GROUPS);
+    }
+    value.put_u8(u8::from(released));
+    put_varint(&mut value, owed.sequence);
+    if !owed.is_own() {
+        put_varint(&mut value, owed.group);
+        put_varint(&mut value, u64::from(owed.position.partition));
+        put_varint(&mut value, owed.position.offset);
+        put_varint(&mut value, u64::from(owed.weight));
+        value.put_u8(u8::from(owed.retain));
+        for id in &owed.ids {
+            put_varint(&mut value, u64::from(id.value()));
+        }
+    }
     row(Table::Outbound, key(number, &id.to_be_bytes()), Some(value))
 }
 
 pub(crate) fn decode_outbound(value: &[u8]) -> Option<OutboundRow> {
     let mut bytes = value;
     let bytes = &mut bytes;
-    take_version(bytes)?;
+    let version = take_u8(bytes)?;
+    if version != VERSION && version != VERSION_OF_GROUPS {
+        return None;
+    }
     let released = take_u8(bytes)? != 0;
+    let sequence = take_varint(bytes)?;
+    let from_group = match version {
+        VERSION => None,
+        _ => Some(Box::new(take_owed(bytes, sequence)?)),
+    };
     Some(OutboundRow {
-        sequence: take_varint(bytes)?,
+        sequence,
         released,
+        from_group,
+    })
+}
+
+/// A group's QoS 2 message that a member has for good.
+fn take_owed(bytes: &mut &[u8], sequence: u64) -> Option<Owed> {
+    let group = take_varint(bytes)?;
+    let position = Position {
+        partition: u32::try_from(take_varint(bytes)?).ok()?,
+        offset: take_varint(bytes)?,
+    };
+    let weight = u32::try_from(take_varint(bytes)?).ok()?;
+    let retain = take_u8(bytes)? != 0;
+    let mut ids = SmallVec::new();
+    while !bytes.is_empty() {
+        ids.push(SubscriptionId::new(
+            u32::try_from(take_varint(bytes)?).ok()?,
+        )?);
+    }
+    Some(Owed {
+        sequence,
+        position,
+        qos: QoS::ExactlyOnce,
+        retain,
+        weight,
+        ids,
+        group,
     })
 }
 
@@ -281,6 +335,36 @@ pub(crate) fn decode_floor(value: &[u8]) -> Option<Floor> {
 
 pub(crate) fn floor_gone(number: u64) -> Change {
     row(Table::Floors, key(number, &[]), None)
+}
+
+pub(crate) fn group(number: u64, name: &str) -> Change {
+    let mut value = begin();
+    value.put_slice(name.as_bytes());
+    row(Table::Groups, key(number, &[]), Some(value))
+}
+
+pub(crate) fn decode_group(value: &[u8]) -> Option<Box<str>> {
+    let mut bytes = value;
+    take_version(&mut bytes)?;
+    Some(std::str::from_utf8(bytes).ok()?.into())
+}
+
+pub(crate) fn group_gone(number: u64) -> Change {
+    row(Table::Groups, key(number, &[]), None)
+}
+
+pub(crate) fn handed(group: u64, sequence: u64) -> Change {
+    let value = Some(begin());
+    row(Table::Handed, key(group, &sequence.to_be_bytes()), value)
+}
+
+/// The sequence that is the rest of a key.
+pub(crate) fn handed_sequence(rest: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(rest.try_into().ok()?))
+}
+
+pub(crate) fn handed_gone(group: u64, sequence: u64) -> Change {
+    row(Table::Handed, key(group, &sequence.to_be_bytes()), None)
 }
 
 /// Each shard's numbers ascend in commit order, so each has a row of its own.
@@ -471,6 +555,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_row_of_a_groups_message_gives_it_back() {
+        let owed = Owed {
+            sequence: 300,
+            position: Position {
+                partition: 2,
+                offset: 1 << 40,
+            },
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            weight: 77,
+            ids: SmallVec::from_slice(&[SubscriptionId::new(200).unwrap()]),
+            group: 9,
+        };
+        let back = decode_outbound(&value(outbound(1, 5, &owed, true))).unwrap();
+        assert_eq!(back.from_group.as_deref(), Some(&owed));
+        assert!(back.released && back.sequence == 300);
+        let own = Owed { group: 0, ..owed };
+        let back = decode_outbound(&value(outbound(1, 5, &own, false))).unwrap();
+        assert!(back.from_group.is_none() && !back.released && back.sequence == 300);
+    }
+
     proptest! {
         #[test]
         fn floors_survive(front: u64, open: std::collections::BTreeSet<u64>) {
@@ -487,6 +593,7 @@ mod tests {
             let _ = decode_floor(&bytes);
             let _ = decode_outbound(&bytes);
             let _ = decode_numbers(&bytes);
+            let _ = decode_group(&bytes);
         }
     }
 }

@@ -11,9 +11,11 @@ pub(crate) mod authenticate;
 pub(crate) mod connect;
 pub(crate) mod end;
 pub(crate) mod feeds;
+pub(crate) mod group;
 pub(crate) mod publish_in;
 pub(crate) mod publish_out;
 pub(crate) mod resume;
+pub(crate) mod share;
 pub(crate) mod subscribe;
 pub(crate) mod takeover;
 pub(crate) mod will;
@@ -25,6 +27,8 @@ use headwater_mqtt_codec::{SubscriptionId, SubscriptionOptions};
 use smallvec::SmallVec;
 
 use self::feeds::Feeds;
+use self::group::Group;
+use self::share::Shares;
 use crate::directory::Seat;
 use crate::matching::FastMap;
 use crate::owed::{Owed, OwedQueue};
@@ -70,6 +74,8 @@ pub(crate) struct Subscribed {
     pub(crate) filter: Box<str>,
     pub(crate) options: SubscriptionOptions,
     pub(crate) id: Option<SubscriptionId>,
+    /// Of a Shared Subscription.
+    pub(crate) group: Option<Arc<Seat>>,
 }
 
 /// What a Session reads back from the log.
@@ -99,7 +105,7 @@ pub(crate) struct Session {
     /// Commits of it that are not answered.
     pub(crate) pending: u32,
     /// Another shard's CONNECT wants it.
-    pub(crate) surrender: Option<(usize, CommitId)>,
+    pub(crate) surrender: Option<Box<(usize, CommitId)>>,
     /// A commit is under way that takes it up, ends it or publishes its Will. Until it is answered
     /// its timers wait and nothing else of it is written.
     pub(crate) unsettled: bool,
@@ -122,8 +128,8 @@ pub(crate) struct Session {
     /// In flight since an earlier connection, to be sent again on this one, in order.
     pub(crate) resend: VecDeque<u16>,
     pub(crate) owed: OwedQueue,
-    /// Behind the highest sequence that was in flight when it was read back. Below it what is in
-    /// flight and what is queued lie mixed; above it whatever is in flight comes first.
+    /// Behind the highest sequence that was in flight or settled when it was read back. Below it what
+    /// is settled, in flight and queued lies mixed; above it whatever is in flight comes first.
     pub(crate) mixed_below: u64,
     /// Behind the highest owed sequence it has seen.
     pub(crate) next_sequence: u64,
@@ -141,6 +147,10 @@ pub(crate) struct Session {
     pub(crate) ends_at: Option<u64>,
     pub(crate) timer: Option<u64>,
     pub(crate) left_at_ms: Option<i64>,
+    /// It is a group, not a Client.
+    pub(crate) group: Option<Box<Group>>,
+    /// Messages of its groups that it has.
+    pub(crate) shares: Option<Box<Shares>>,
 }
 
 impl Session {
@@ -179,6 +189,8 @@ impl Session {
             ends_at: None,
             timer: None,
             left_at_ms: None,
+            group: None,
+            shares: None,
         }
     }
 
@@ -204,9 +216,12 @@ impl Session {
         let front = self.owed.front_sequence().unwrap_or(self.next_sequence);
         let front = front.max(self.mixed_below);
         let inflight = self.inflight.iter();
-        let inflight = inflight.filter_map(|one| Some(one.owed.as_ref()?.sequence));
+        let inflight = inflight.filter_map(|one| one.owed.as_deref().filter(|owed| owed.is_own()));
+        let of_group = self.group.iter().flat_map(|group| group.owed());
         let queued = self.owed.iter().map(|owed| owed.sequence);
         let mut open: Vec<u64> = inflight
+            .chain(of_group)
+            .map(|owed| owed.sequence)
             .chain(queued.take_while(|sequence| *sequence < self.mixed_below))
             .collect();
         open.sort_unstable();
@@ -254,6 +269,7 @@ impl Session {
     /// What is kept only for the connection that is gone.
     pub(crate) fn forget_connection(&mut self) {
         let sent = self.inflight.back().and_then(|one| one.owed.as_ref());
+        let sent = sent.filter(|owed| owed.is_own());
         let waits = self.owed.front();
         if sent.is_some_and(|sent| waits.is_some_and(|one| one.sequence == sent.sequence)) {
             // A panic ended the connection between sending it and taking it from the queue.

@@ -20,10 +20,11 @@ use crate::matching::{FastMap, MatchCache};
 use crate::pace::{Pace, Paces};
 use crate::payloads::Payloads;
 use crate::pending::{Draft, Pending, RowStep, Then};
-use crate::retire::Inquiry;
+use crate::retire::{Inquiry, Moves};
 use crate::session::Session;
 use crate::session::end::End;
 use crate::session::feeds::Turn;
+use crate::session::share::Given;
 use crate::session::takeover::Arrival;
 use crate::system;
 use crate::timers::{Due, Timers};
@@ -79,12 +80,16 @@ pub struct Shard {
     pub(crate) held_ms_before: u64,
     /// Row steps the log refused, to be tried again.
     pub(crate) stalled: Vec<RowStep>,
+    /// Messages of groups that the log still has as their members'.
+    pub(crate) giving_back: Vec<(Given, u64)>,
     /// Of all row steps since one was refused.
     pub(crate) row_lane: Lane,
     /// Expired Retained Messages whose end is asked for.
     pub(crate) sweeping: usize,
     /// No more are looked for before then.
     pub(crate) sweep_expired_from: u64,
+    /// What was moved in the log last, for messages of groups that were on their way meanwhile.
+    pub(crate) moves: Moves,
     /// Below it session numbers are reserved in the log for this shard.
     pub(crate) numbers_reserved: u64,
     /// Questions that wait for Sessions on their way here.
@@ -96,7 +101,7 @@ pub struct Shard {
     pub(crate) forwards: Vec<Vec<Forwarded>>,
     pub(crate) row_steps: Vec<RowStep>,
     /// Messages of this shard to itself.
-    pub(crate) own: Vec<ShardMessage>,
+    pub(crate) own: VecDeque<ShardMessage>,
     /// Connections that are live now and held bytes until then.
     pub(crate) replay: Vec<usize>,
     /// The fault that the history checker must catch: `HEADWATER_FAULT=forget-packet-id`.
@@ -146,16 +151,18 @@ impl Shard {
             held_since_ms: None,
             held_ms_before: 0,
             stalled: Vec::new(),
+            giving_back: Vec::new(),
             row_lane: Lane::default(),
             sweeping: 0,
             sweep_expired_from: 0,
+            moves: Moves::default(),
             numbers_reserved: 0,
             inquiries: Vec::new(),
             effects: Vec::new(),
             touched: Vec::new(),
             forwards: (0..shared.shards).map(|_| Vec::new()).collect(),
             row_steps: Vec::new(),
-            own: Vec::new(),
+            own: VecDeque::new(),
             replay: Vec::new(),
             forgets_packet_ids: forgets_packet_ids(),
             #[cfg(test)]
@@ -174,22 +181,38 @@ impl Shard {
     /// shards, commits of rows. Call `settle` before waiting for anything.
     pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         self.apply(now, input);
+        self.hear_own(now);
+        // Behind what a panic left there: a commit that is counted as pending must be asked for.
+        effects.append(&mut self.effects);
+    }
+
+    /// What this shard has told itself.
+    fn hear_own(&mut self, now: Now) {
         loop {
-            if let Some(message) = self.own.pop() {
+            if let Some(message) = self.own.pop_front() {
                 self.between(now, message.0);
             } else if let Some(at) = self.replay.pop() {
                 self.replay_held(now, at);
             } else {
-                break;
+                return;
             }
         }
-        // Behind what a panic left there: a commit that is counted as pending must be asked for.
-        effects.append(&mut self.effects);
+    }
+
+    /// Tells a shard something, before this round's commits are submitted.
+    pub(crate) fn tell(&mut self, shard: usize, message: Between) {
+        let message = ShardMessage(message);
+        if shard == self.index {
+            self.own.push_back(message);
+        } else {
+            self.effects.push(Effect::ToShard(shard, message));
+        }
     }
 
     /// Ends a round: one Flush a touched connection, one message a shard, one commit of rows.
     pub fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.run_feeds(now);
+        self.hear_own(now);
         self.turn = Turn::default();
         self.flush_rows();
         for shard in 0..self.forwards.len() {
@@ -201,7 +224,8 @@ impl Shard {
                 self.effects.push(Effect::ToShard(shard, message));
             }
         }
-        if !self.warm.is_empty() || !self.dirty.is_empty() || !self.stalled.is_empty() {
+        let refused = !self.stalled.is_empty() || !self.giving_back.is_empty();
+        if !self.warm.is_empty() || !self.dirty.is_empty() || refused {
             let at = self
                 .sweep_at
                 .unwrap_or(now.mono_ms + self.shared.limits.floors_ms_max);
@@ -592,10 +616,19 @@ impl Shard {
 
     /// The process ends: everyone is told, floors are written, Wills stay in their rows.
     fn stop(&mut self, now: Now) {
+        let connected = self.connections.iter();
+        let connected: Vec<_> = connected
+            .filter_map(|(_, one)| Some((one.session?, one.id)))
+            .collect();
+        for (slot, connection) in connected {
+            self.leave_groups(slot, connection);
+        }
         self.flush_rows();
         let mut draft = Draft::default();
         for (_, session) in &mut self.sessions {
-            if session.has_rows && session.connection.is_some() && !session.unsettled {
+            if session.group.is_some() && !session.unsettled {
+                session.take_floor(&mut draft);
+            } else if session.has_rows && session.connection.is_some() && !session.unsettled {
                 session.left_at_ms = Some(now.wall_ms);
                 session.row_dirty = true;
                 session.take_floor(&mut draft);
@@ -629,7 +662,7 @@ impl Shard {
     }
 
     pub(crate) fn put_session(&mut self, session: Box<Session>) -> usize {
-        let seat = session.seat.clone();
+        let (seat, is_client) = (session.seat.clone(), session.group.is_none());
         self.counts.add_subscriptions(session.filters());
         let slot = self.sessions.insert(session);
         seat.set_slot(slot);
@@ -638,7 +671,7 @@ impl Shard {
         {
             self.dirty.push((slot, session.number()));
         }
-        self.counts.sessions += 1;
+        self.counts.sessions += u64::from(is_client);
         slot
     }
 
@@ -647,7 +680,7 @@ impl Shard {
         self.timers
             .set(Due::Session(slot), &mut session.timer, None);
         session.seat.set_slot(usize::MAX);
-        self.counts.sessions -= 1;
+        self.counts.sessions -= u64::from(session.group.is_none());
         self.counts.drop_subscriptions(session.filters());
         Some(session)
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use headwater_mqtt_codec::Text;
 
 use crate::directory::Directory;
+use crate::groups::{Groups, Strategy};
 use crate::retained::Retained;
 use crate::system::{System, is_system};
 use crate::tree::SubscriptionTree;
@@ -25,6 +26,8 @@ pub struct Config {
     pub methods: BTreeMap<Box<str>, Box<dyn AuthenticationMethod>>,
     /// What the broker says of itself.
     pub system: System,
+    /// Which member of a Shared Subscription gets a message.
+    pub strategy: Strategy,
     /// Random, new at each start: part of the client ids the broker assigns.
     pub seed: u64,
 }
@@ -39,6 +42,7 @@ impl Default for Config {
             response_information: None,
             methods: BTreeMap::new(),
             system: System::default(),
+            strategy: Strategy::default(),
             seed: 0,
         }
     }
@@ -52,7 +56,9 @@ pub struct Shared {
     pub(crate) policy: Box<dyn Policy>,
     pub(crate) response_information: Option<Text>,
     pub(crate) methods: BTreeMap<Box<str>, Box<dyn AuthenticationMethod>>,
+    pub(crate) strategy: Strategy,
     pub(crate) tree: SubscriptionTree,
+    pub(crate) groups: Groups,
     pub(crate) retained: Retained,
     /// What stands below `$SYS`: in memory alone.
     pub(crate) standing: Retained,
@@ -77,7 +83,9 @@ impl Shared {
             policy: config.policy,
             response_information: config.response_information,
             methods: config.methods,
+            strategy: config.strategy,
             tree: SubscriptionTree::new(),
+            groups: Groups::default(),
             directory: Directory::new(),
             numbers: AtomicU64::new(1),
             persistent: AtomicU64::new(0),

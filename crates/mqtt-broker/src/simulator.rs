@@ -27,6 +27,7 @@ mod restart;
 mod retained;
 mod schedules;
 mod sessions;
+mod shares;
 mod subscriptions;
 mod system;
 mod wrong_answers;
@@ -41,7 +42,7 @@ use headwater_mqtt_codec::{DisconnectReason, Text};
 
 use crate::{
     Change, ClientLimits, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message,
-    Now, Peer, Position, Receipt, Refusal, Routes, Shard, Shared, System, Table, Ticket,
+    Now, Peer, Position, Receipt, Refusal, Routes, Shard, Shared, Strategy, System, Table, Ticket,
     distribute,
 };
 use keeper::{Keeper, Wish};
@@ -253,6 +254,7 @@ pub(crate) struct World {
     system: System,
     /// Of connections from now on.
     pub(crate) client_limits: Arc<ClientLimits>,
+    strategy: Strategy,
     epoch: u64,
 }
 
@@ -266,8 +268,21 @@ impl World {
         Self::explaining(shards, limits)
     }
 
+    pub(crate) fn with_strategy(shards: usize, limits: Limits, strategy: Strategy) -> Self {
+        let limits = Limits {
+            reason_strings: false,
+            ..limits
+        };
+        Self::made(shards, limits, strategy)
+    }
+
     pub(crate) fn explaining(shards: usize, limits: Limits) -> Self {
+        Self::made(shards, limits, Strategy::default())
+    }
+
+    fn made(shards: usize, limits: Limits, strategy: Strategy) -> Self {
         let mut world = Self {
+            strategy,
             now: Now {
                 mono_ms: 1_000,
                 wall_ms: 1_000_000,
@@ -334,6 +349,7 @@ impl World {
             routes: Box::new(SomeRoutes),
             response_information: self.response_information.clone(),
             methods: [("W".into(), Box::new(authentication::Word) as _)].into(),
+            strategy: self.strategy,
             seed: self.epoch,
             system: self.system.clone(),
             ..Config::default()

@@ -130,7 +130,7 @@ struct Exact {
     subscribers: Subscribers,
 }
 
-/// A level of a filter with wildcards. Shared Subscriptions will stand beside `here` and `below`.
+/// A level of a filter with wildcards. A group of Shared Subscriptions is a subscriber like others.
 #[derive(Debug, Default)]
 struct Node {
     parent: usize,

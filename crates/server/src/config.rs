@@ -74,6 +74,17 @@ impl Durability {
     }
 }
 
+/// Who of a group of Shared Subscriptions gets a message.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SharedStrategy {
+    #[default]
+    RoundRobin,
+    Sticky,
+    HashClient,
+    HashTopic,
+}
+
 /// `[mqtt]`: limits that every MQTT door keeps.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -109,6 +120,10 @@ pub(crate) struct Mqtt {
     pub(crate) queue_messages_max: u32,
     /// Bytes of messages a Session may be owed; the oldest leave it beyond that. Default 1 GiB.
     pub(crate) queue_bytes_max: ByteSize,
+    /// Which member of a Shared Subscription gets a message, of those that have room: `round_robin`;
+    /// `sticky`, the same for as long as it is connected; `hash_client` and `hash_topic`, the same for
+    /// one publishing Client or one Topic Name. Default `round_robin`.
+    pub(crate) shared_strategy: SharedStrategy,
     /// Bytes that wait for one Client's socket before it gets no more messages, 1 KiB to 1 GiB; at
     /// twice as many it is not read. Default 1 MiB.
     pub(crate) output_bytes_max: ByteSize,
@@ -175,6 +190,7 @@ impl Default for Mqtt {
             sessions_max: 1_000_000,
             queue_messages_max: 1_000_000,
             queue_bytes_max: ByteSize(1 << 30),
+            shared_strategy: SharedStrategy::RoundRobin,
             output_bytes_max: ByteSize(1 << 20),
             send_timeout: DurationMs(15_000),
             retained_messages_max: 1_000_000,

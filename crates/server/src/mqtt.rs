@@ -92,6 +92,7 @@ pub(crate) struct Setup {
     pub(crate) limits: broker::Limits,
     pub(crate) response_information: Option<String>,
     pub(crate) system: broker::System,
+    pub(crate) strategy: broker::Strategy,
     pub(crate) shards: usize,
     /// Handshakes in progress, in all.
     pub(crate) handshakes_max: usize,
@@ -118,6 +119,7 @@ impl Mqtt {
             limits,
             response_information,
             system,
+            strategy,
             shards,
             handshakes_max,
             places,
@@ -132,6 +134,7 @@ impl Mqtt {
             limits,
             routes: Box::new(crate::flows::RouteQuestion(Arc::clone(&flows))),
             policy: Box::new(PermissionQuestion(permissions)),
+            strategy,
             response_information: response_information.and_then(|text| text.try_into().ok()),
             methods: Default::default(),
             system,

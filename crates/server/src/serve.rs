@@ -28,7 +28,7 @@ use headwater_commitlog::{
 use headwater_dashboard::ListenerState;
 use headwater_docstore::Store;
 use headwater_kafka_server::KafkaServer;
-use headwater_mqtt_broker::{Limits, System};
+use headwater_mqtt_broker::{Limits, Strategy, System};
 use headwater_mqtt_codec::QoS;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -38,7 +38,9 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Serve, Target};
-use crate::config::{Config, Durability, Listener, Loaded, Sources, check_files, load};
+use crate::config::{
+    Config, Durability, Listener, Loaded, SharedStrategy, Sources, check_files, load,
+};
 use crate::data_dir;
 use crate::failure;
 use crate::flows::delivers::{DeliverCounters, Delivers, beginnings};
@@ -181,6 +183,7 @@ impl House {
                 announcements_per_second: config.mqtt.sys_clients_rate_max,
                 is_open: config.mqtt.sys_open,
             },
+            strategy: strategy(&config),
             shards: shards(&config),
             handshakes_max: config.mqtt.handshakes_max.min(places.most() / 2),
             places,
@@ -557,6 +560,15 @@ fn limits(config: &Config, unit_bytes_max: u64) -> Limits {
         queue_messages_max: usize::try_from(mqtt.queue_messages_max).unwrap_or(usize::MAX),
         queue_bytes_max: mqtt.queue_bytes_max.0,
         ..Limits::default()
+    }
+}
+
+fn strategy(config: &Config) -> Strategy {
+    match config.mqtt.shared_strategy {
+        SharedStrategy::RoundRobin => Strategy::RoundRobin,
+        SharedStrategy::Sticky => Strategy::Sticky,
+        SharedStrategy::HashClient => Strategy::HashClient,
+        SharedStrategy::HashTopic => Strategy::HashTopic,
     }
 }
 

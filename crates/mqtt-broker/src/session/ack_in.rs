@@ -49,8 +49,19 @@ impl Shard {
         match (&row.step, inflight.progress) {
             (Step::Send(message), Progress::Storing) => {
                 inflight.progress = Progress::SentOnce;
-                let connection = connection.filter(|_| !resending);
-                let (Some(connection), Some(owed)) = (connection, &inflight.owed) else {
+                let Some(owed) = inflight.owed.clone() else {
+                    return;
+                };
+                if !row.outlives_connection() {
+                    // Nothing else of it is in the log.
+                    inflight.owed = None;
+                }
+                if !owed.is_own() {
+                    self.share_taken(row.slot, row.id, owed.sequence);
+                }
+                let connection = at.and_then(|at| self.connections.get_mut(at));
+                let connection = connection.filter(|one| one.stage == Stage::Live && !resending);
+                let Some(connection) = connection else {
                     return;
                 };
                 let manner = Manner {
@@ -123,13 +134,12 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        let number = session.number();
         let Some(inflight) = session.inflight.get_mut(index) else {
             return;
         };
-        if let Some(owed) = &inflight.owed {
+        if let Some(owed) = inflight.owed.clone() {
             inflight.progress = Progress::Recorded;
-            let step = RowStep::release(slot, number, id.value(), owed.sequence);
+            let step = RowStep::new(session, slot, id.value(), &owed, Step::Release);
             self.row_steps.push(step);
         } else {
             inflight.progress = Progress::Released;
@@ -206,6 +216,12 @@ impl Shard {
         if !session.resend.is_empty() {
             session.resend.retain(|id| *id != inflight.id);
         }
+        if session.shares.is_some() {
+            self.settle_share(slot, inflight.id);
+        }
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
         if let Some(owed) = &inflight.owed {
             if owed.qos == QoS::ExactlyOnce {
                 session.finished.push(inflight.id);

@@ -23,7 +23,7 @@ use crate::session::will::will_row;
 use crate::{Change, CommitId, Limits, Now, Publisher, Refusal, Shard, Shared, Verdict};
 
 /// Session numbers that one row reserves.
-const NUMBERS_STEP: u64 = 1 << 12;
+pub(crate) const NUMBERS_STEP: u64 = 1 << 12;
 
 const EMPTY_CLIENT_ID: Rejection = Rejection::new(
     ConnAckReason::ClientIdentifierNotValid,
@@ -444,7 +444,7 @@ impl Shard {
         let Some(session) = session.filter(|one| one.number() == number) else {
             return false;
         };
-        let surrender = session.surrender;
+        let surrender = session.surrender.as_deref().copied();
         self.unsubscribe_all(old);
         if let Some((to, claim)) = surrender {
             self.hand_over(to, claim, None);
@@ -510,6 +510,7 @@ impl Shard {
         self.rearm_connection(now, at);
         self.announce_connected(now, at, slot);
         self.resume_out(now, slot);
+        self.join_groups(slot);
         self.replay.push(at);
     }
 }
@@ -533,7 +534,6 @@ impl Connection {
             assigned_client_identifier: id.filter(|_| self.assigned), // [MQTT-3.1.3-7]
             topic_alias_maximum: limits.topic_alias_max,
             wildcard_subscription_available: limits.wildcards_available,
-            shared_subscription_available: false,
             server_keep_alive: (limits.keep_alive_seconds_max > 0).then_some(keep_alive),
             // [MQTT-3.1.2-28]
             response_information: information

@@ -10,8 +10,8 @@ use crate::connection::{Connection, Stage};
 use crate::pending::{Draft, Taken, Then};
 use crate::reasons::Violation;
 use crate::rows;
-use crate::session::Session;
 use crate::session::will::RETRY_MS;
+use crate::session::{Session, Subscribed};
 use crate::system;
 use crate::{Change, ConnectionId, Effect, Now, Refusal, Shard};
 
@@ -74,7 +74,8 @@ impl Shard {
         connection.stage = Stage::Closing;
         connection.session = None;
         self.counts.connections -= 1;
-        let said = Some(connection.id);
+        let (id, said) = (connection.id, Some(connection.id));
+        self.leave_groups(slot, id);
         self.leave(now, slot, end, ends, said);
         Ok(())
     }
@@ -156,6 +157,7 @@ impl Shard {
                     session.connection = None;
                 }
             } else {
+                self.leave_groups(slot, connection.id);
                 self.leave(now, slot, end, false, None);
             }
         } else if connection.stage == Stage::Claiming
@@ -266,7 +268,7 @@ impl Shard {
         self.shared
             .directory
             .release(&session.publisher.client, self.index, session.claim);
-        let surrender = session.surrender;
+        let surrender = session.surrender.as_deref().copied();
         self.unsubscribe_all(slot);
         if let Some((to, claim)) = surrender {
             self.hand_over(to, claim, None);
@@ -275,15 +277,14 @@ impl Shard {
 
     /// Takes a Session out of the tree and out of this shard.
     pub(crate) fn unsubscribe_all(&mut self, slot: usize) {
-        let Some(session) = self.take_session(slot) else {
+        let Some(mut session) = self.take_session(slot) else {
             return;
         };
+        self.drop_shares(session.shares.take());
         for subscription in &session.subscriptions {
-            self.shared
-                .tree
-                .unsubscribe(&subscription.filter, session.number());
+            self.unsubscribe(session.number(), subscription);
         }
-        if session.seat.is_persistent() {
+        if session.seat.is_persistent() && session.group.is_none() {
             self.shared.count_persistent(false);
         }
     }
@@ -298,11 +299,27 @@ fn say_disconnect(connection: &mut Connection, reason: DisconnectReason, why: Te
     });
 }
 
+impl Shard {
+    /// Takes a subscription out of the tree, or out of its group.
+    pub(crate) fn unsubscribe(&mut self, number: u64, subscription: &Subscribed) {
+        match &subscription.group {
+            Some(group) => self.leave_group(group, Some(subscription.options.qos)),
+            None => drop(self.shared.tree.unsubscribe(&subscription.filter, number)),
+        }
+    }
+}
+
 impl Session {
     /// The deletion of everything the log knows of it, or will know.
     pub(crate) fn removal(&self) -> Vec<Change> {
         let number = self.number();
-        let mut changes = vec![rows::session_gone(number), rows::floor_gone(number)];
+        let mut changes = vec![rows::floor_gone(number)];
+        changes.push(match &self.group {
+            Some(_) => rows::group_gone(number),
+            None => rows::session_gone(number),
+        });
+        let handed = self.group.iter().flat_map(|group| &group.handed);
+        changes.extend(handed.map(|sequence| rows::handed_gone(number, *sequence)));
         let filters = self.subscriptions.iter().map(|one| &one.filter);
         let filters = filters.chain(&self.subscribing);
         changes.extend(filters.map(|filter| rows::subscription_gone(number, filter)));
@@ -327,12 +344,18 @@ impl Session {
             slot: self.seat.slot(),
             number,
             finished: std::mem::take(&mut self.finished),
+            handed: (self.group.as_mut())
+                .map_or_else(Vec::new, |group| std::mem::take(&mut group.handed)),
             row: std::mem::take(&mut self.row_dirty),
         };
         let finished = taken.finished.iter();
         draft
             .changes
             .extend(finished.map(|id| rows::outbound_gone(number, *id)));
+        let handed = taken.handed.iter();
+        draft
+            .changes
+            .extend(handed.map(|sequence| rows::handed_gone(number, *sequence)));
         if std::mem::take(&mut self.floor_dirty) {
             draft.changes.push(rows::floor(number, &self.floor()));
         }

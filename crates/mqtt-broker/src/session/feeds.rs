@@ -143,6 +143,7 @@ impl Shard {
             seat: session.seat.clone(),
             qos: subscription.options.qos,
             retain_as_published: true,
+            lasting: session.is_persistent(),
             ids: subscription.id.map(|id| Arc::from([id])),
         };
         let room = WAITING_MAX.saturating_sub(session.waiting());
@@ -224,6 +225,19 @@ impl Shard {
         target: &Target,
         message: &Arc<Message>,
     ) {
+        self.owe_one(at, Some(slot), target, message, true);
+    }
+
+    /// Commits that one Session is owed a message; one that `is_retained` not if it is no longer the
+    /// Retained Message of its topic.
+    pub(crate) fn owe_one(
+        &mut self,
+        at: Option<usize>,
+        slot: Option<usize>,
+        target: &Target,
+        message: &Arc<Message>,
+        is_retained: bool,
+    ) {
         let matched = Matched::one(target.clone());
         let weight = u32::try_from(message.weight()).unwrap_or(u32::MAX);
         let owed = matched.owed(message.qos, message.retain).map(|mut entry| {
@@ -234,9 +248,9 @@ impl Shard {
             message: Some(message.clone()),
             owed,
             targets: Targets::new(Arc::new(matched), None),
-            if_latest: true,
+            if_latest: is_retained,
             ..Draft::default()
         };
-        self.submit(draft, at, Some(slot), Then::Counted);
+        self.submit(draft, at, slot, Then::Counted);
     }
 }

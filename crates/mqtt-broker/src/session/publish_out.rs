@@ -17,7 +17,7 @@ use crate::counts::Counts;
 use crate::matching::Target;
 use crate::output::CHUNK_BYTES_MIN;
 use crate::owed::Owed;
-use crate::pending::RowStep;
+use crate::pending::{RowStep, Step};
 use crate::session::{Inflight, Progress, Queued};
 use crate::system::is_system;
 use crate::{Message, Now, Shard, Verdict};
@@ -27,6 +27,28 @@ use crate::{Message, Now, Shard, Verdict};
 pub(crate) struct Manner<'a> {
     pub(crate) retain: bool,
     pub(crate) ids: &'a [SubscriptionId],
+}
+
+/// Whether the PUBLISH, with its Topic Name, would be longer than the Client takes.
+pub(crate) fn is_too_long(
+    connection: &Connection,
+    now: Now,
+    message: &Message,
+    delivery: Wire,
+    manner: Manner<'_>,
+) -> bool {
+    let view = PublishRef {
+        delivery,
+        retain: manner.retain,
+        topic: &message.topic,
+        topic_alias: None,
+        subscription_ids: manner.ids,
+        message_expiry_interval: message.expiry_left(now),
+        properties: message.properties.as_deref(),
+        payload: &message.payload,
+    };
+    let bytes_max = connection.packet_bytes_max;
+    bytes_max != u32::MAX && view.encoded_len(connection.version) > bytes_max as usize
 }
 
 /// Appends the PUBLISH; `false` when it is longer than the Client takes [MQTT-3.1.2-24].
@@ -111,7 +133,8 @@ impl Shard {
                 if self.keep_for_arrival(&delivery, target) {
                     continue;
                 }
-                if let Some(slot) = self.slot_of(&target.seat) {
+                let slot = self.slot_of(&target.seat);
+                if let Some(slot) = slot.or_else(|| self.group_slot(&target.seat)) {
                     self.deliver_one(now, slot, &delivery, target);
                 }
             }
@@ -130,7 +153,11 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        let durable = qos > QoS::AtMostOnce && session.is_persistent();
+        let lasts = match session.group {
+            Some(_) => target.lasting && session.becomes_lasting(),
+            None => session.is_persistent(),
+        };
+        let durable = qos > QoS::AtMostOnce && lasts;
         if delivery.late && durable {
             let at = session.connection;
             return self.owe_retained(at, slot, target, &delivery.message);
@@ -155,6 +182,7 @@ impl Shard {
             retain: delivery.message.retain && target.retain_as_published,
             weight: u32::try_from(delivery.message.weight()).unwrap_or(u32::MAX),
             ids: SmallVec::from_slice(target.ids()),
+            group: 0,
         };
         let nothing_before = session.owed.is_empty() && session.resend.is_empty();
         let at = session.connection.filter(|_| nothing_before);
@@ -165,6 +193,7 @@ impl Shard {
             return;
         }
         self.owe(slot, &owed, &delivery.message);
+        self.dispatch(now, slot);
     }
 
     /// Puts it behind what the Session is owed already.
@@ -173,7 +202,9 @@ impl Shard {
             return;
         };
         session.owed.push(owed);
-        if session.connection.is_some() {
+        if session.connection.is_some()
+            || session.group.as_ref().is_some_and(|one| one.has_members())
+        {
             self.payloads.insert(owed.position, message);
         }
         let limits = &self.shared.limits;
@@ -200,7 +231,8 @@ impl Shard {
         targets: &[Target],
     ) {
         for target in targets {
-            match self.slot_of(&target.seat) {
+            let slot = self.slot_of(&target.seat);
+            match slot.or_else(|| self.group_slot(&target.seat)) {
                 Some(slot) => self.deliver_transient(now, slot, message, shared, target),
                 None => self.counts.dropped_qos0 += 1,
             }
@@ -247,7 +279,7 @@ impl Shard {
         self.send_transient(now, slot, message, &mut shared, qos, manner);
     }
 
-    fn send_transient(
+    pub(crate) fn send_transient(
         &mut self,
         now: Now,
         slot: usize,
@@ -260,6 +292,9 @@ impl Shard {
             return;
         };
         let Some(at) = session.connection else {
+            if session.group.is_some() {
+                return self.offer(now, slot, message, shared, qos);
+            }
             // What the broker says of itself is state: who is away lacks nothing when it is back.
             self.counts.dropped_qos0 += u64::from(!is_system(&message.topic));
             return;
@@ -335,7 +370,7 @@ impl Shard {
         }
     }
 
-    fn enqueue(&mut self, slot: usize, queued: Queued) {
+    pub(crate) fn enqueue(&mut self, slot: usize, queued: Queued) {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
@@ -399,14 +434,13 @@ impl Shard {
         let id = session.next_id();
         let owed = Box::new(owed);
         if owed.qos == QoS::ExactlyOnce {
-            let sequence = owed.sequence;
             session.finished.retain(|finished| *finished != id);
             session.inflight.push_back(Inflight {
                 id,
                 progress: Progress::Storing,
-                owed: Some(owed),
+                owed: Some(owed.clone()),
             });
-            self.store_id(slot, id, sequence, message);
+            self.store_id(slot, id, &owed, message);
             return;
         }
         let manner = Manner {
@@ -428,18 +462,19 @@ impl Shard {
     }
 
     /// Asks for the row of a QoS 2 Packet Identifier; the PUBLISH follows its commit.
-    pub(crate) fn store_id(&mut self, slot: usize, id: u16, sequence: u64, message: &Arc<Message>) {
+    pub(crate) fn store_id(&mut self, slot: usize, id: u16, owed: &Owed, message: &Arc<Message>) {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
         session.storing_bytes += message.weight();
-        let number = session.number();
+        let step = Step::Send(message.clone());
         self.row_steps
-            .push(RowStep::send(slot, number, id, sequence, message.clone()));
+            .push(RowStep::new(session, slot, id, owed, step));
     }
 
     /// Sends what waits, as far as there is room.
     pub(crate) fn feed(&mut self, now: Now, slot: usize) {
+        self.feed_shares(now, slot);
         self.feed_queues(now, slot);
         self.wake_feeds(slot);
     }
@@ -448,13 +483,16 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        let Some(at) = session.connection else { return };
+        let Some(at) = session.connection else {
+            return self.dispatch(now, slot);
+        };
         if session.queue.is_empty() && session.owed.is_empty() && session.resend.is_empty() {
             return;
         }
         if !self.feed_again(now, slot, at) {
             return;
         }
+        self.feed_shares(now, slot);
         while self.has_room(slot, at) {
             let Some(session) = self.sessions.get_mut(slot) else {
                 return;

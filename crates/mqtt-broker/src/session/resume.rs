@@ -3,10 +3,11 @@
 //! Holds: in the order it was first sent [MQTT-4.6.0-1], with DUP and the same Packet Identifier
 //!   [MQTT-4.4.0-1]. What cannot be read stays owed, and what is behind it waits.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::owed::Owed;
-use crate::pending::RowStep;
+use crate::pending::{RowStep, Step};
 use crate::session::ack_in::send_release;
 use crate::session::publish_out::{Manner, transmit, wire};
 use crate::session::{Progress, Session};
@@ -33,12 +34,12 @@ enum Again {
 impl Shard {
     /// A new connection of a Session that was in the middle of something.
     pub(crate) fn resume_out(&mut self, now: Now, slot: usize) {
-        let Some(session) = self.sessions.get_mut(slot) else {
+        let Some(session) = self.sessions.get(slot) else {
             return;
         };
         let connection = session.connection;
         let mut connection = connection.and_then(|at| self.connections.get_mut(at));
-        let number = session.number();
+        let mut resend = VecDeque::new();
         for inflight in &session.inflight {
             match (inflight.progress, &inflight.owed, &mut connection) {
                 // At once, whatever the Client's window [MQTT-3.3.4-10].
@@ -46,11 +47,14 @@ impl Shard {
                 // A step that the log may not have: it is asked for again. Whichever of two is
                 // committed first is seen, the other changes nothing.
                 (Progress::Recorded, Some(owed), _) => {
-                    let step = RowStep::release(slot, number, inflight.id, owed.sequence);
+                    let step = RowStep::new(session, slot, inflight.id, owed, Step::Release);
                     self.row_steps.push(step);
                 }
-                _ => session.resend.push_back(inflight.id),
+                _ => resend.push_back(inflight.id),
             }
+        }
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.resend = resend;
         }
         self.feed(now, slot);
     }
@@ -106,6 +110,13 @@ impl Shard {
             (_, Some(owed)) => owed.clone(),
         };
         let storing = inflight.progress == Progress::Storing;
+        if storing
+            && !owed.is_own()
+            && let Some(session) = self.sessions.get_mut(slot)
+            && Self::note_asked(session, id, false)
+        {
+            return Again::Sent; // When its row is there.
+        }
         let Some(found) = self.payload(slot, &owed) else {
             self.load_resend(slot);
             return Again::Later;
@@ -115,7 +126,7 @@ impl Shard {
             return Again::Over;
         };
         if storing {
-            self.store_id(slot, id, owed.sequence, &message);
+            self.store_id(slot, id, &owed, &message);
             return Again::Sent;
         }
         let Some(connection) = self.connections.get_mut(at) else {
@@ -163,9 +174,10 @@ impl Shard {
         let Some(session) = self.sessions.get(slot) else {
             return;
         };
-        let wanted: Vec<(u64, Position)> = session
-            .owed
-            .iter()
+        let again = session.group.iter().flat_map(|one| one.owed_again());
+        let wanted: Vec<(u64, Position)> = again
+            .cloned()
+            .chain(session.owed.iter())
             .take(LOAD_RECORDS_MAX)
             .map(|owed| (owed.sequence, owed.position))
             .collect();
@@ -261,7 +273,9 @@ impl Session {
     fn has_moved(&self, sequence: u64, position: Position) -> bool {
         let inflight = self.inflight.iter();
         let mut all = inflight
-            .filter_map(|one| one.owed.as_deref().cloned())
+            .filter_map(|one| one.owed.as_deref())
+            .chain(self.group.iter().flat_map(|group| group.owed()))
+            .cloned()
             .chain(self.owed.iter());
         let owed = all.find(|owed| owed.sequence == sequence);
         owed.is_some_and(|owed| owed.position != position)

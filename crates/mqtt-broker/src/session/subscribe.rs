@@ -3,22 +3,27 @@
 //! Holds: for a Session that outlives its connection, SUBACK and UNSUBACK follow the commit; the
 //!   tree knows the subscription before SUBACK is on the wire.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use headwater_mqtt_codec::{
-    DisconnectReason, Packet, PacketId, RetainHandling, SubAck, SubAckReason, Subscribe,
+    DisconnectReason, Packet, PacketId, QoS, RetainHandling, SubAck, SubAckReason, Subscribe,
     Subscription, SubscriptionId, SubscriptionOptions, Text, UnsubAck, UnsubAckReason, Unsubscribe,
-    Version,
+    Version, topic,
 };
 
 use crate::connection::explanation;
+use crate::directory::Seat;
+use crate::groups::GroupName;
+use crate::input::Between;
 use crate::pending::{Draft, Then};
 use crate::reasons::Violation;
 use crate::rows;
+use crate::session::connect::NUMBERS_STEP;
 use crate::session::end::End;
 use crate::session::{Session, Subscribed};
 use crate::tree::Subscriber;
-use crate::{Now, Refusal, Shard, Verdict, reasons};
+use crate::{Change, Now, Refusal, Shard, Verdict, reasons};
 
 /// Most Sessions have no more subscriptions, and so no memory for more.
 const FEW: usize = 8;
@@ -30,16 +35,23 @@ pub(crate) struct Granted {
     id: Option<SubscriptionId>,
     reasons: Vec<SubAckReason>,
     filters: Vec<GrantedFilter>,
+    /// Up to where its commit reserves Session numbers.
+    numbers: Option<u64>,
 }
 
 #[derive(Debug)]
 struct GrantedFilter {
     filter: Box<str>,
     options: SubscriptionOptions,
+    /// Of a Shared Subscription; it counts this one already.
+    group: Option<Arc<Seat>>,
 }
 
 impl GrantedFilter {
     fn wants_retained(&self, is_new: bool) -> bool {
+        if self.group.is_some() {
+            return false; // 4.8.2
+        }
         match self.options.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => is_new,
@@ -65,6 +77,7 @@ impl Session {
                 filter: one.filter.clone(),
                 options: one.options,
                 id,
+                group: one.group.clone(),
             }));
         // Two runs, the first in order. Stable: of one filter's the last is the newest.
         self.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
@@ -103,29 +116,37 @@ impl Shard {
             id: subscribe.subscription_id,
             reasons: Vec::with_capacity(subscribe.subscriptions.len()),
             filters: Vec::new(),
+            numbers: None,
         };
         let mut changes = Vec::new();
         let number = session.number();
-        let has_rows = session.has_rows;
+        let (has_rows, is_persistent) = (session.has_rows, session.is_persistent());
         let (bridge, qos_max) = (connection.bridge, self.shared.limits.qos_max);
         for (index, wanted) in subscribe.subscriptions.iter().enumerate() {
-            if let Some(reason) = self.refusal(slot, index, wanted, granted.filters.len()) {
-                granted.reasons.push(reason);
-                continue;
-            }
+            let group = match self.grant(slot, index, wanted, granted.filters.len()) {
+                Ok(group) => group,
+                Err(reason) => {
+                    granted.reasons.push(reason);
+                    continue;
+                }
+            };
             let mut options = wanted.options;
             options.qos = options.qos.min(qos_max); // [MQTT-3.2.2-10]
-            options.no_local |= bridge;
+            options.no_local |= bridge && group.is_none();
             options.retain_as_published |= bridge;
-            granted.reasons.push(SubAckReason::granted(options.qos));
-            granted.filters.push(GrantedFilter {
-                filter: (*wanted.filter).into(),
-                options,
-            });
             if has_rows {
                 let row = rows::subscription(number, &wanted.filter, options, granted.id);
                 changes.push(row);
             }
+            if is_persistent && let Some(seat) = &group {
+                self.group_rows(seat, &mut changes, &mut granted.numbers);
+            }
+            granted.reasons.push(SubAckReason::granted(options.qos));
+            granted.filters.push(GrantedFilter {
+                filter: (*wanted.filter).into(),
+                options,
+                group,
+            });
         }
         let granted = Box::new(granted);
         // What this Client sent before is not in the log yet: its own Retained Message must not meet
@@ -143,15 +164,59 @@ impl Shard {
         Ok(())
     }
 
-    /// Why not; `more` filters are granted already in this packet.
-    fn refusal(
+    /// The seat of the group, where it is a Shared Subscription; an error refuses the filter.
+    fn grant(
         &self,
         slot: usize,
         index: usize,
         wanted: &Subscription,
         more: usize,
+    ) -> Result<Option<Arc<Seat>>, SubAckReason> {
+        // `$share/group/filter` belongs to 3.x too here, as everywhere in this field; in 5.0 one
+        // that is none never comes here [MQTT-4.8.2-1] [MQTT-4.8.2-2].
+        let shared =
+            topic::split_shared(&wanted.filter).map_err(|_| SubAckReason::TopicFilterInvalid)?;
+        let selects = shared.map_or(&*wanted.filter, |shared| shared.filter);
+        if let Some(reason) = self.refusal(slot, index, &wanted.filter, selects, more) {
+            return Err(reason);
+        }
+        let Some(shared) = shared else {
+            return Ok(None);
+        };
+        let broker = &self.shared;
+        let make = || {
+            let name = GroupName::new(&wanted.filter, false);
+            Arc::new(Seat::for_group(broker.next_number(), self.index, name))
+        };
+        let groups_max = broker.limits.groups_per_filter_max;
+        let seat = broker.groups.reserve(shared, groups_max, make);
+        seat.map(Some).ok_or(SubAckReason::QuotaExceeded)
+    }
+
+    /// What the log must know of a group once a Session that outlives its connection subscribes.
+    fn group_rows(&self, seat: &Seat, changes: &mut Vec<Change>, numbers: &mut Option<u64>) {
+        let Some(group) = seat.group().filter(|group| !group.is_lasting()) else {
+            return;
+        };
+        let number = seat.number();
+        changes.push(rows::group(number, &group.name));
+        let reserved = self.numbers_reserved.max(numbers.unwrap_or(0));
+        if number >= reserved {
+            let next = number + NUMBERS_STEP;
+            *numbers = Some(next);
+            changes.push(rows::numbers(self.index, next));
+        }
+    }
+
+    /// Why not; `more` filters are granted already in this packet.
+    fn refusal(
+        &self,
+        slot: usize,
+        index: usize,
+        filter: &str,
+        selects: &str,
+        more: usize,
     ) -> Option<SubAckReason> {
-        let filter = &*wanted.filter;
         let session = self.sessions.get(slot)?;
         let limits = &self.shared.limits;
         if index >= limits.filters_per_packet_max
@@ -161,24 +226,20 @@ impl Shard {
         {
             return Some(SubAckReason::QuotaExceeded);
         }
-        // `$share/group/filter` belongs to 3.x too here, as everywhere in this field.
-        if filter.starts_with("$share/") {
-            return Some(SubAckReason::SharedSubscriptionsNotSupported);
-        }
-        if !limits.wildcards_available && filter.contains(['+', '#']) {
+        if !limits.wildcards_available && selects.contains(['+', '#']) {
             return Some(SubAckReason::WildcardSubscriptionsNotSupported);
         }
         if filter.len() > limits.topic_bytes_max {
             return Some(SubAckReason::TopicFilterInvalid);
         }
         let limit = limits.topic_levels_max;
-        if filter.len() >= limit && filter.bytes().filter(|byte| *byte == b'/').count() >= limit {
+        if selects.len() >= limit && selects.bytes().filter(|byte| *byte == b'/').count() >= limit {
             return Some(SubAckReason::TopicFilterInvalid);
         }
-        if !self.may_read_system(slot, filter) {
+        if !self.may_read_system(slot, selects) {
             return Some(SubAckReason::NotAuthorized);
         }
-        match self.shared.policy.subscribe(&session.publisher, filter) {
+        match self.shared.policy.subscribe(&session.publisher, selects) {
             Verdict::Allow => None,
             Verdict::Deny | Verdict::BadCredentials => Some(SubAckReason::NotAuthorized),
         }
@@ -198,6 +259,7 @@ impl Shard {
             id,
             mut reasons,
             filters,
+            numbers,
         } = granted;
         let Some(session) = self.sessions.get_mut(slot) else {
             return Ok(());
@@ -208,12 +270,21 @@ impl Shard {
         }
         let mut retained = Vec::new();
         if outcome.is_ok() {
+            self.numbers_reserved = self.numbers_reserved.max(numbers.unwrap_or(0));
+            self.count_in_groups(slot, &filters);
+            let Some(session) = self.sessions.get_mut(slot) else {
+                return Ok(());
+            };
             let are_new = session.remember_subscriptions(&filters, id);
             let new = filters.iter().zip(&are_new).filter(|(_, is_new)| **is_new);
             self.counts
                 .add_subscriptions(new.map(|(one, _)| &*one.filter));
             let seat = session.seat.clone();
             for (one, is_new) in filters.into_iter().zip(are_new) {
+                if one.group.is_some() {
+                    self.join_group(slot, &one.filter);
+                    continue;
+                }
                 let (seat, options) = (seat.clone(), one.options);
                 let subscriber = Subscriber { seat, options, id };
                 let store = self.shared.retained_for(&one.filter);
@@ -227,6 +298,9 @@ impl Shard {
         } else {
             for reason in reasons.iter_mut().filter(|reason| !reason.is_error()) {
                 *reason = SubAckReason::QuotaExceeded;
+            }
+            for group in filters.iter().filter_map(|one| one.group.as_ref()) {
+                self.leave_group(group, None);
             }
         }
         let Some(at) = at else { return Ok(()) };
@@ -249,6 +323,43 @@ impl Shard {
             self.start_feed(slot, filter, stood_at);
         }
         Ok(())
+    }
+
+    /// The Session has ended before the commit was answered.
+    pub(crate) fn subscribed_nobody(&mut self, granted: &Granted) {
+        for group in granted.filters.iter().filter_map(|one| one.group.as_ref()) {
+            self.leave_group(group, None);
+        }
+    }
+
+    /// The Shared Subscriptions among these count in their groups.
+    fn count_in_groups(&mut self, slot: usize, filters: &[GrantedFilter]) {
+        let mut named: BTreeMap<&str, QoS> = BTreeMap::new();
+        for one in filters {
+            let Some(group) = &one.group else { continue };
+            let Some(session) = self.sessions.get(slot) else {
+                return;
+            };
+            let found = session.find_subscription(&one.filter).ok();
+            let old = found.and_then(|index| session.subscriptions.get(index));
+            let is_persistent = session.is_persistent();
+            let old = named
+                .insert(&one.filter, one.options.qos)
+                .or(old.map(|one| one.options.qos));
+            if let Some(name) = group.group().filter(|_| is_persistent)
+                && name.set_lasting()
+            {
+                // From here on what the group is matched for is owed by the log.
+                group.set_persistent(true);
+                self.shared.tree.touch_all();
+                self.tell(group.home(), Between::Group(group.clone()));
+            }
+            let (groups, tree) = (&self.shared.groups, &self.shared.tree);
+            groups.count(tree, group, old, one.options.qos);
+            if old.is_some() {
+                self.leave_group(group, None); // It was counted before.
+            }
+        }
     }
 
     /// UNSUBSCRIBE (MQTT 5.0, 3.10).
@@ -299,12 +410,20 @@ impl Shard {
         };
         let mut reasons = Vec::with_capacity(asked.filters.len());
         let mut gone = BTreeSet::new();
+        let mut groups = Vec::new();
         for filter in &asked.filters {
             reasons.push(match session.find_subscription(filter) {
                 _ if outcome.is_err() => UnsubAckReason::ImplementationSpecificError,
                 Ok(index) if gone.insert(index) => {
                     session.end_feed(filter);
-                    self.shared.tree.unsubscribe(filter, session.number());
+                    match session.subscriptions.get(index) {
+                        Some(Subscribed {
+                            group: Some(group),
+                            options,
+                            ..
+                        }) => groups.push((group.clone(), options.qos)),
+                        _ => drop(self.shared.tree.unsubscribe(filter, session.number())),
+                    }
                     UnsubAckReason::Success
                 }
                 Ok(_) | Err(_) => UnsubAckReason::NoSubscriptionExisted,
@@ -318,6 +437,10 @@ impl Shard {
             let mut indexes = 0..;
             let mut stays = |_: &Subscribed| indexes.next().is_none_or(|one| !gone.contains(&one));
             session.subscriptions.retain(&mut stays);
+        }
+        for (group, qos) in groups {
+            self.part_group(slot, &group);
+            self.leave_group(&group, Some(qos));
         }
         let Some(at) = at else { return };
         let Some(connection) = self.connections.get_mut(at) else {

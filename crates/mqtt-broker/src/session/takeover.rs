@@ -14,7 +14,7 @@ use crate::matching::Target;
 use crate::reasons::Rejection;
 use crate::session::Session;
 use crate::session::end::End;
-use crate::{CommitId, ConnectionId, Effect, Moved, Now, Shard, ShardMessage};
+use crate::{CommitId, ConnectionId, Moved, Now, Shard};
 
 const NOT_YOURS: Rejection = Rejection::new(
     ConnAckReason::NotAuthorized,
@@ -67,6 +67,16 @@ impl Shard {
             }
             Between::Handover { claim, session } => self.arrived(now, claim, session),
             Between::Restored(session) => self.restored(now, session),
+            Between::Group(seat) => drop(self.group_slot(&seat)),
+            Between::Join { group, member } => self.joined(now, &group, *member),
+            Between::Part {
+                group,
+                member,
+                connection,
+            } => self.parted(&group, member, connection),
+            Between::Disband(seat) => self.disband(now, &seat),
+            Between::Dispatch(dispatch) => self.dispatched(now, *dispatch),
+            Between::Settled { group, turns } => self.settled(now, &group, &turns),
         }
     }
 
@@ -135,7 +145,7 @@ impl Shard {
             return;
         };
         if let Some(session) = self.sessions.get_mut(slot) {
-            session.surrender = Some((to, claim));
+            session.surrender = Some(Box::new((to, claim)));
             if let Some(at) = session.connection {
                 // [MQTT-3.1.4-3]
                 self.close(
@@ -155,7 +165,7 @@ impl Shard {
         let Some(session) = self.sessions.get(slot) else {
             return;
         };
-        let Some((to, claim)) = session.surrender else {
+        let Some((to, claim)) = session.surrender.as_deref().copied() else {
             return;
         };
         if session.pending > 0 {
@@ -170,12 +180,7 @@ impl Shard {
     }
 
     pub(crate) fn hand_over(&mut self, to: usize, claim: CommitId, session: Option<Box<Session>>) {
-        let message = ShardMessage(Between::Handover { claim, session });
-        if to == self.index {
-            self.own.push(message);
-        } else {
-            self.effects.push(Effect::ToShard(to, message));
-        }
+        self.tell(to, Between::Handover { claim, session });
     }
 
     /// The claimed Session is here, or there is none.
@@ -211,7 +216,7 @@ impl Shard {
             match slot {
                 Some(slot) => {
                     if let Some(session) = self.sessions.get_mut(slot) {
-                        session.surrender = Some((to, claim));
+                        session.surrender = Some(Box::new((to, claim)));
                     }
                     self.try_hand_over(slot);
                 }

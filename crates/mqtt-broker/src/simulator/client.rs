@@ -124,6 +124,13 @@ impl Client {
         }
     }
 
+    /// The Shared Subscription that is all it has.
+    pub(crate) fn shared(&self) -> Option<&(String, QoS)> {
+        self.filters
+            .first()
+            .filter(|(filter, _)| filter.starts_with("$share/"))
+    }
+
     fn write(&mut self, packet: &Packet) {
         let mut bytes = BytesMut::new();
         packet.encode(self.version, &mut bytes).unwrap();

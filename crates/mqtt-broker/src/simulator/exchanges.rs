@@ -265,18 +265,6 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
 }
 
 #[test]
-fn a_shared_subscription_is_refused_for_now() {
-    let mut world = World::new(1, Limits::default());
-    let connection = live(&mut world, 0, &connect_v5('a', "02", "00", ""));
-    let answer = exchange(
-        &mut world,
-        connection,
-        &hex("82 10 0001 00 000a 2473686172652f672f61 01"),
-    );
-    assert_eq!(answer.last(), Some(&0x9e));
-}
-
-#[test]
 fn an_expired_session_leaves_nothing() {
     let mut world = World::new(1, Limits::default());
     let connection = live(&mut world, 0, &connect_v5('a', "02", "05 11 00000005", ""));

@@ -28,6 +28,8 @@ pub(crate) struct Saw {
     /// Since when the subscription of this session stands.
     since: Option<u64>,
     filters: Vec<(String, QoS)>,
+    /// The Shared Subscription that is all it has, and its QoS.
+    shared: Option<(String, QoS)>,
     persistent: bool,
     /// Takes no long messages.
     short: bool,
@@ -45,9 +47,14 @@ pub(crate) struct Judge {
     clock: u64,
     sent: BTreeMap<Mark, Sent>,
     saw: BTreeMap<usize, Saw>,
+    groups: BTreeMap<String, Group>,
     /// Publishers of MQTT 5.0 whom a full disk refuses: one who does not hear of it, because the
     /// connection breaks, sends the refused one again behind what was taken after it.
     pub(crate) unordered: BTreeSet<usize>,
+    /// Groups with a member at QoS 0, which loses what it is sent with its connection.
+    pub(crate) lossy_groups: BTreeSet<String>,
+    /// Groups with a member that takes no long messages.
+    pub(crate) short_groups: BTreeSet<String>,
     /// The log takes no long messages: before MQTT 5.0 they are acknowledged all the same.
     pub(crate) loses_long: bool,
     pub(crate) deliveries: u64,
@@ -90,10 +97,16 @@ impl Judge {
     pub(crate) fn fresh(&mut self, index: usize, client: &Client) {
         let saw = Saw {
             filters: client.filters.clone(),
+            shared: client.shared().cloned(),
             persistent: client.persistent,
             short: client.packet_bytes_max.is_some(),
             ..Saw::default()
         };
+        // The broker knows by now that the session before it has ended.
+        let at = self.tick();
+        if let Some((name, QoS::ExactlyOnce)) = &saw.shared {
+            self.groups.entry(name.clone()).or_default().ended_at = at;
+        }
         self.saw.insert(index, saw);
     }
 
@@ -130,7 +143,14 @@ impl Judge {
 
     /// The client's session ended.
     pub(crate) fn ended(&mut self, client: usize) {
-        self.saw.remove(&client);
+        let saw = self.saw.remove(&client);
+        let group = saw.and_then(|saw| self.groups.get_mut(&saw.shared?.0));
+        let deliveries = group
+            .into_iter()
+            .flat_map(|group| group.deliveries.values_mut());
+        for one in deliveries.flatten().filter(|one| one.client == client) {
+            one.forgotten = true;
+        }
     }
 
     pub(crate) fn received(
@@ -152,6 +172,10 @@ impl Judge {
             .ok_or(format!("{client} has no session"))?;
         if sent.topic != topic {
             return Err(format!("{mark:?} came on {topic}"));
+        }
+        if let Some((name, granted)) = &saw.shared {
+            let group = self.groups.entry(name.clone()).or_default();
+            return group.received(client, mark, sent, *granted, qos, retain);
         }
         if sent.retain {
             saw.last_retained.insert((topic.to_owned(), qos), mark);
@@ -206,7 +230,7 @@ impl Judge {
     /// At rest, with everybody connected: whatever was promised must have come. `retained` are the
     /// Retained Messages.
     pub(crate) fn verdict(&self, retained: &[Arc<Message>]) -> Result<(), String> {
-        for (client, saw) in &self.saw {
+        for (client, saw) in self.saw.iter().filter(|(_, saw)| saw.shared.is_none()) {
             saw.knows_retained(retained)
                 .map_err(|finding| format!("{client}: {finding}, {saw:?}"))?;
             let Some(since) = saw.since else { continue };
@@ -232,6 +256,103 @@ impl Judge {
                     "acknowledged and never delivered to {client}: {sent:?}, {saw:?}"
                 ));
             }
+        }
+        self.verdict_on_groups()
+    }
+
+    /// What was acknowledged while a lasting session subscribed, some member got.
+    fn verdict_on_groups(&self) -> Result<(), String> {
+        for (client, saw) in &self.saw {
+            let (Some((name, granted)), Some(since)) = (&saw.shared, saw.since) else {
+                continue;
+            };
+            if *granted == QoS::AtMostOnce || !saw.persistent {
+                continue;
+            }
+            if self.lossy_groups.contains(name) {
+                continue;
+            }
+            let nothing = Group::default();
+            let group = self.groups.get(name).unwrap_or(&nothing);
+            let missing = self.sent.iter().find(|(mark, sent)| {
+                sent.acknowledged
+                    && sent.at > since
+                    && sent.qos > QoS::AtMostOnce
+                    && selects(name, &sent.topic)
+                    && !group.deliveries.contains_key(mark)
+                    && !(mark.is_long() && (self.loses_long || self.is_short(name)))
+                    // Sent at QoS 2 to a session that ended.
+                    && !(sent.qos == QoS::ExactlyOnce && sent.at < group.ended_at)
+            });
+            if let Some(missing) = missing {
+                return Err(format!(
+                    "acknowledged and never delivered to {name}, where {client} is since {since}: \
+                     {missing:?}, {group:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Some member takes no long messages: they are dropped while it is alone.
+    fn is_short(&self, name: &str) -> bool {
+        self.short_groups.contains(name)
+    }
+}
+
+/// Who got it, at which QoS.
+#[derive(Debug)]
+struct Delivered {
+    client: usize,
+    qos: QoS,
+    /// Its client wanted another session since, and did not always get it.
+    forgotten: bool,
+}
+
+/// What the members of a group saw, whenever they were members.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    deliveries: BTreeMap<Mark, Vec<Delivered>>,
+    /// When the session of a member at QoS 2 ended last.
+    ended_at: u64,
+}
+
+fn selects(name: &str, topic: &str) -> bool {
+    let shared = topic::split_shared(name).unwrap().unwrap();
+    topic::matches(shared.filter, topic)
+}
+
+impl Group {
+    fn received(
+        &mut self,
+        client: usize,
+        mark: Mark,
+        sent: &Sent,
+        granted: QoS,
+        qos: QoS,
+        retain: bool,
+    ) -> Result<(), String> {
+        if retain {
+            return Err(format!("{mark:?} came with RETAIN, 4.8.2"));
+        }
+        if qos > granted.min(sent.qos) {
+            return Err(format!("{mark:?} came at {qos:?} [MQTT-4.8.2-3]"));
+        }
+        let all = self.deliveries.entry(mark).or_default();
+        all.push(Delivered {
+            client,
+            qos,
+            forgotten: false,
+        });
+        let exactly = all.iter().filter(|one| one.qos == QoS::ExactlyOnce);
+        let exactly = exactly.filter(|one| one.client != client || !one.forgotten);
+        if exactly.count() > 1 && sent.by_persistent {
+            return Err(format!(
+                "{mark:?} came more than once at QoS 2: {all:?} [MQTT-4.8.2-5]"
+            ));
+        }
+        if qos == QoS::AtMostOnce && sent.qos == QoS::AtMostOnce && all.len() > 1 {
+            return Err(format!("{mark:?} came twice at QoS 0: {all:?}"));
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ impl World {
             }
             for (_, session) in &shard.sessions {
                 for (what, count) in left_of(session) {
-                    if session.connection.is_some() && count > 0 {
+                    if (session.connection.is_some() || session.group.is_some()) && count > 0 {
                         say(format!("{}: {count} {what}", session.publisher.client));
                     }
                 }
@@ -56,13 +56,14 @@ impl World {
     }
 }
 
-fn left_in(shard: &Shard) -> [(&'static str, usize); 9] {
+fn left_in(shard: &Shard) -> [(&'static str, usize); 10] {
     [
         ("commits not answered", shard.pending.len()),
         ("bytes of them", shard.pending_bytes),
         ("connections waiting for those", shard.waiting.len()),
         ("sessions with feeds", shard.feeding.len()),
         ("steps refused", shard.stalled.len()),
+        ("messages to be given back", shard.giving_back.len()),
         ("steps not asked for", shard.row_steps.len()),
         ("loads", shard.loads.len()),
         ("arrivals", shard.arrivals.len()),
@@ -70,7 +71,9 @@ fn left_in(shard: &Shard) -> [(&'static str, usize); 9] {
     ]
 }
 
-fn left_of(session: &Session) -> [(&'static str, usize); 7] {
+fn left_of(session: &Session) -> [(&'static str, usize); 10] {
+    let group = session.group.as_ref();
+    let (out, returned) = group.map_or((0, 0), |group| group.waiting());
     [
         ("feeds", session.feeds_len()),
         ("owed", session.owed.len()),
@@ -79,5 +82,11 @@ fn left_of(session: &Session) -> [(&'static str, usize); 7] {
         ("in flight", session.inflight.len()),
         ("bytes being stored", session.storing_bytes),
         ("commits not answered", session.pending as usize),
+        ("with members", out),
+        ("back from members", returned),
+        (
+            "of groups",
+            session.shares.as_ref().map_or(0, |shares| shares.len()),
+        ),
     ]
 }

@@ -10,7 +10,7 @@ use super::World;
 use crate::input::Between;
 use crate::retained::Scan;
 use crate::session::{Progress, Session};
-use crate::{Input, Restore, ShardMessage, Shared};
+use crate::{Input, Position, Restore, ShardMessage, Shared};
 
 /// A Session, reduced to what both sides must agree on.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -24,6 +24,10 @@ struct View {
     outbound: BTreeMap<u16, bool>,
     /// Sequences that may have to be sent.
     owed: BTreeSet<u64>,
+    /// Messages of groups that it has for good: group, sequence, where they are.
+    taken: BTreeSet<(u64, u64, Position)>,
+    /// Of a group: sequences that members have for good.
+    handed: BTreeSet<u64>,
     /// Packet Identifiers whose rows may still be those of earlier messages.
     storing: BTreeSet<u16>,
 }
@@ -44,6 +48,12 @@ impl View {
             let options = (one.options.qos, one.id);
             view.subscriptions.insert(one.filter.to_string(), options);
         }
+        if let Some(group) = &session.group {
+            view.owed = session.owed.iter().map(|owed| owed.sequence).collect();
+            view.owed.extend(group.owed().map(|owed| owed.sequence));
+            view.handed = group.handed.iter().copied().collect();
+            return view;
+        }
         if !session.is_persistent() {
             return view;
         }
@@ -62,6 +72,13 @@ impl View {
                     view.outbound.insert(one.id, true);
                     continue;
                 }
+            }
+            if !owed.is_own() {
+                let taken = (owed.group, owed.sequence, owed.position);
+                if one.progress != Progress::Storing {
+                    view.taken.insert(taken);
+                }
+                continue;
             }
             view.owed.insert(owed.sequence);
         }
@@ -93,6 +110,12 @@ impl World {
             };
             theirs.insert(session.number(), View::new(&session));
         }
+        // What the log still has as a member's that has ended, it was asked to let go.
+        let returning = self.shards.iter().flat_map(|shard| &shard.giving_back);
+        let returning: Vec<(u64, u64)> = returning
+            .filter(|_| !settled)
+            .map(|(given, sequence)| (given.group.number(), *sequence))
+            .collect();
         let ours = self.shards.iter().flat_map(|shard| &shard.sessions);
         for (_, session) in ours.filter(|(_, session)| session.has_rows) {
             let mut mine = View::new(session);
@@ -113,14 +136,28 @@ impl World {
             if session.floor_dirty && !settled {
                 log.outbound.retain(|id, _| mine.outbound.contains_key(id));
             }
+            for sequence in returning.iter().filter(|(group, _)| *group == number) {
+                mine.owed.remove(&sequence.1);
+                log.handed.remove(&sequence.1);
+            }
             let storing = std::mem::take(&mut mine.storing);
             log.outbound.retain(|id, _| !storing.contains(id));
+            if session.floor_dirty && !settled {
+                // What was finished may still stand there, for it and for its group.
+                log.taken.retain(|one| mine.taken.contains(one));
+            }
             if mine != log {
                 return Err(format!(
                     "session {number} is {mine:?}, the log says {log:?}"
                 ));
             }
         }
+        theirs.retain(|number, log| {
+            for one in returning.iter().filter(|(group, _)| group == number) {
+                log.handed.remove(&one.1);
+            }
+            !log.client.is_empty() || !log.handed.is_empty()
+        });
         if let Some((number, log)) = theirs.first_key_value() {
             return Err(format!("only the log knows {number}: {log:?}"));
         }

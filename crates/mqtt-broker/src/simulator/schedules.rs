@@ -10,11 +10,43 @@ use super::client::{Client, Event, LONG_BYTES_MIN, Mark, SHORT_BYTES_MAX};
 use super::judge::Judge;
 use super::{Disk, Random, World};
 use crate::retained::Scan;
-use crate::{Input, Limits, Message, Publisher, Ticket};
+use crate::{Input, Limits, Message, Publisher, Strategy, Table, Ticket};
 
 const TOPICS: [&str; 5] = ["a", "b/c", "b/d", "routed/x", "routed/y"];
 const FILTERS: [&str; 6] = ["#", "a", "b/+", "routed/#", "+/x", "b/c"];
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+
+const GROUPS: [&str; 4] = [
+    "$share/g/#",
+    "$share/g/b/+",
+    "$share/h/#",
+    "$share/h/routed/x",
+];
+
+const STRATEGIES: [Strategy; 4] = [
+    Strategy::RoundRobin,
+    Strategy::Sticky,
+    Strategy::HashClient,
+    Strategy::HashTopic,
+];
+
+/// What a schedule is about.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum About {
+    Sessions,
+    /// As `Sessions`, with many groups of Shared Subscriptions.
+    Groups,
+    /// A broker that commits no Packet Identifiers.
+    Forgetting,
+    /// As `Groups`, of a broker that does not commit either what it hands to members for good.
+    ForgettingGroups,
+}
+
+impl About {
+    fn has_groups(self) -> bool {
+        matches!(self, Self::Groups | Self::ForgettingGroups)
+    }
+}
 
 struct Schedule {
     random: Random,
@@ -35,7 +67,8 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn new(seed: u64, forgets_packet_ids: bool) -> Self {
+    fn new(seed: u64, about: About) -> Self {
+        let forgets_packet_ids = !matches!(about, About::Sessions | About::Groups);
         let mut random = Random::new(seed);
         let limits = Limits {
             inflight_max: std::num::NonZeroU16::new([1, 2, 4, 7][random.below(4)]).unwrap(),
@@ -45,7 +78,13 @@ impl Schedule {
             ..Limits::default()
         };
         let takes_long = !random.chance(5);
-        let mut world = World::new(1 + random.below(3), limits);
+        let shards = 1 + random.below(3);
+        let (mut strategy, mut groups) = (Strategy::RoundRobin, 0);
+        if about.has_groups() {
+            strategy = STRATEGIES[random.below(4)];
+            groups = 1 + random.below(GROUPS.len());
+        }
+        let mut world = World::with_strategy(shards, limits, strategy);
         world.forgets_packet_ids = forgets_packet_ids;
         world.log.payload_bytes_max = (!takes_long).then_some(LONG_BYTES_MIN - 1);
         if random.chance(3) {
@@ -65,7 +104,11 @@ impl Schedule {
                     )
                 })
                 .collect();
-            let filters = filters.into_iter().collect();
+            let mut filters: Vec<(String, QoS)> = filters.into_iter().collect();
+            if about.has_groups() && !random.chance(4) {
+                let group = GROUPS[random.below(groups)].to_owned();
+                filters = vec![(group, QOS[[0, 1, 1, 1, 1, 2, 2, 2, 2, 2][random.below(10)]])];
+            }
             // In 3.1 a Client cannot know whether its session is still there.
             let may_persist = version != Version::V31;
             let persistent = may_persist && (random.chance(2) || forgets_packet_ids);
@@ -79,6 +122,12 @@ impl Schedule {
         let calm = [3, 10, 40][random.below(3)];
         let mut judge = Judge::default();
         judge.loses_long = !takes_long;
+        let short = clients.iter().filter(|one| one.packet_bytes_max.is_some());
+        let short = short.filter_map(|one| Some(one.shared()?.0.clone()));
+        judge.short_groups = short.collect();
+        let lossy = clients.iter().filter_map(|one| one.shared());
+        let lossy = lossy.filter(|(_, granted)| *granted == QoS::AtMostOnce);
+        judge.lossy_groups = lossy.map(|(name, _)| name.clone()).collect();
         if may_fill || !takes_long {
             let v5 = clients.iter().filter(|one| one.version == Version::V5);
             judge.unordered = v5.map(|one| one.index).collect();
@@ -346,6 +395,7 @@ impl Schedule {
                 } => {
                     if qos > QoS::AtMostOnce
                         && client.persistent
+                        && client.shared().is_none()
                         && !self.world.log.held(&mark.payload())
                     {
                         return Err(format!("{mark:?} was delivered before its commit"));
@@ -405,6 +455,30 @@ impl Schedule {
     }
 }
 
+impl Schedule {
+    /// Everybody unsubscribes: of the groups nothing stays.
+    fn empty_groups(&mut self) -> Result<(), String> {
+        for index in 0..self.clients.len() {
+            self.clients[index].unsubscribe();
+            self.judge.unsubscribes(index);
+        }
+        self.come_to_rest()?;
+        let (world, log) = (&self.world, &self.world.log);
+        let sessions = world.shards.iter().flat_map(|shard| &shard.sessions);
+        let left = [
+            world.shared.groups.len(),
+            sessions.filter(|(_, one)| one.group.is_some()).count(),
+            log.rows(Table::Groups),
+            log.rows(Table::Handed),
+        ];
+        world.agrees_with_its_log(true)?;
+        match left {
+            [0, 0, 0, 0] => Ok(()),
+            left => Err(format!("groups that everybody left: {left:?}")),
+        }
+    }
+}
+
 fn seeds(count: u64) -> std::ops::Range<u64> {
     match std::env::var("HEADWATER_SEED")
         .ok()
@@ -425,7 +499,7 @@ fn what_is_acknowledged_is_delivered_once_and_in_order() {
     let (mut injections, mut refused, mut stops) = (0, 0, 0);
     let (mut loads_failed, mut panics) = (0, 0);
     for seed in seeds(1_500) {
-        let mut schedule = Schedule::new(seed, false);
+        let mut schedule = Schedule::new(seed, About::Sessions);
         if let Err(finding) = schedule.run(1_500) {
             panic!("seed {seed}: {finding}");
         }
@@ -456,11 +530,48 @@ fn what_is_acknowledged_is_delivered_once_and_in_order() {
     }
 }
 
+#[test]
+fn what_a_group_is_owed_reaches_a_member() {
+    let (mut deliveries, mut crashes, mut takeovers, mut panics) = (0, 0, 0, 0);
+    let (mut rewritten, mut copied) = (0, 0);
+    for seed in seeds(1_000) {
+        let mut schedule = Schedule::new(seed, About::Groups);
+        let outcome = schedule.run(1_500).and_then(|()| schedule.empty_groups());
+        if let Err(finding) = outcome {
+            panic!("seed {seed}: {finding}");
+        }
+        deliveries += schedule.judge.deliveries;
+        crashes += schedule.crashes;
+        takeovers += schedule.takeovers;
+        panics += schedule.world.panics;
+        rewritten += schedule.world.keeper.rewritten;
+        copied += schedule.world.keeper.copied;
+    }
+    println!(
+        "{deliveries} deliveries, {crashes} crashes, {takeovers} takeovers, {panics} panics, \
+         {rewritten} rewritten, {copied} copied"
+    );
+    if std::env::var("HEADWATER_SEED").is_err() {
+        assert!(deliveries > 10_000 && crashes > 300 && takeovers > 300 && panics > 100);
+        assert!(rewritten > 500 && copied > 100);
+    }
+}
+
+/// The judge can fail: a broker that hands a message to a member and forgets it is found out.
+#[test]
+fn a_broker_that_forgets_what_members_have_is_caught() {
+    let caught = (0..1_000).any(|seed| {
+        let outcome = Schedule::new(seed, About::ForgettingGroups).run(1_500);
+        outcome.is_err_and(|finding| finding.contains("[MQTT-4.8.2-5]"))
+    });
+    assert!(caught);
+}
+
 /// The judge can fail: a broker that does not commit Packet Identifiers is found out.
 #[test]
 fn a_broker_that_forgets_packet_ids_is_caught() {
     let caught = (0..1_500).any(|seed| {
-        let outcome = Schedule::new(seed, true).run(1_500);
+        let outcome = Schedule::new(seed, About::Forgetting).run(1_500);
         outcome.is_err_and(|finding| finding.contains("at QoS 2"))
     });
     assert!(caught);

@@ -157,6 +157,7 @@ pub(super) fn text(running: &Running) -> String {
             ("{reason=\"too_large\"}", totals.dropped_too_large),
             ("{reason=\"denied\"}", totals.dropped_denied),
             ("{reason=\"gone\"}", totals.dropped_gone),
+            ("{reason=\"group_ended\"}", totals.dropped_group),
             ("{reason=\"refused\"}", totals.refused),
         ],
     );

@@ -27,6 +27,7 @@ mod permissions;
 mod pressure;
 mod program;
 mod quic;
+mod shares;
 mod start;
 mod stop;
 mod system;

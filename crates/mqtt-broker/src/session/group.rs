@@ -1,0 +1,647 @@
+//! A group of Shared Subscriptions at its home: what it is owed, and which member gets it (MQTT
+//! 5.0, 4.8.2).
+//!
+//! For: a Session without a Client. It is matched, owed, restored and retired like any other;
+//!   instead of a connection it has members, wherever they live, and what becomes of each message
+//!   they say (`share`).
+//! Not for: who subscribes, see `groups`; what a member does with a message, see `share`.
+//! Holds: each message is with one member at a time. It goes back in its place when that one is
+//!   lost, and to the next; not at QoS 2, once it was sent [MQTT-4.8.2-5]. A member is given no
+//!   more than it has room for, so that what waits, waits here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use headwater_mqtt_codec::{QoS, SubscriptionId};
+use smallvec::SmallVec;
+
+use crate::directory::Seat;
+use crate::groups::Strategy;
+use crate::input::Between;
+use crate::matching::Target;
+use crate::owed::Owed;
+use crate::session::share::{Dispatch, Given, Outcome};
+use crate::session::{Queued, Session};
+use crate::{CommitId, ConnectionId, Message, Now, Publisher, Shard};
+
+/// One that is connected.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) seat: Arc<Seat>,
+    pub(crate) connection: ConnectionId,
+    /// Where that connection is.
+    pub(crate) shard: usize,
+    pub(crate) qos: QoS,
+    pub(crate) retain_as_published: bool,
+    pub(crate) id: Option<SubscriptionId>,
+    /// Messages it may have at once.
+    pub(crate) window: usize,
+    /// It has so many, and so many bytes of them.
+    pub(crate) out: usize,
+    pub(crate) out_bytes: usize,
+}
+
+impl Member {
+    fn number(&self) -> u64 {
+        self.seat.number()
+    }
+
+    fn has_room(&self, bytes_max: usize) -> bool {
+        self.out < self.window && (self.out == 0 || self.out_bytes < bytes_max)
+    }
+}
+
+/// One message of a group.
+#[derive(Debug)]
+enum Item {
+    /// The log has it.
+    Owed(Box<Owed>),
+    /// Nothing but memory has it: all members end with their connections.
+    Memory { message: Arc<Message>, qos: QoS },
+}
+
+impl Item {
+    fn qos(&self) -> QoS {
+        match self {
+            Self::Owed(owed) => owed.qos,
+            Self::Memory { qos, .. } => *qos,
+        }
+    }
+
+    fn owed(&self) -> Option<&Owed> {
+        match self {
+            Self::Owed(owed) => Some(owed),
+            Self::Memory { .. } => None,
+        }
+    }
+}
+
+/// Members that a message is too long for, or not for to read.
+type Refused = SmallVec<[u64; 1]>;
+
+/// A message that is with a member.
+#[derive(Debug)]
+struct Out {
+    turn: u64,
+    member: u64,
+    connection: ConnectionId,
+    weight: usize,
+    /// `None` when that member has it for good.
+    item: Option<Item>,
+    refused: Refused,
+}
+
+/// A message that came back.
+#[derive(Debug)]
+struct Returned {
+    item: Item,
+    refused: Refused,
+}
+
+/// Where a message waits.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Returned(u64),
+    Queue,
+    Owed,
+}
+
+/// What a Session has that is a group.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    /// Ascending by number.
+    members: Vec<Member>,
+    /// Those of them that have room.
+    ready: BTreeSet<u64>,
+    /// Who had the last message.
+    last: u64,
+    /// By a number of its own each time one is given to somebody.
+    out: BTreeMap<u64, Out>,
+    last_out: u64,
+    /// By turn: the order in which messages left the queue.
+    returned: BTreeMap<u64, Returned>,
+    last_turn: u64,
+    /// Sequences whose rows in `Table::Handed` are to be deleted along with the floor.
+    pub(crate) handed: Vec<u64>,
+}
+
+impl Group {
+    /// What it still owes besides its queue, ascending by sequence once sorted.
+    pub(crate) fn owed(&self) -> impl Iterator<Item = &Owed> {
+        let out = self.out.values().filter_map(|one| one.item.as_ref());
+        let returned = self.returned.values().map(|one| &one.item);
+        out.chain(returned).filter_map(Item::owed)
+    }
+
+    pub(crate) fn owed_mut(&mut self) -> impl Iterator<Item = &mut Owed> {
+        let out = self.out.values_mut().filter_map(|one| one.item.as_mut());
+        let returned = self.returned.values_mut().map(|one| &mut one.item);
+        out.chain(returned).filter_map(|item| match item {
+            Item::Owed(owed) => Some(&mut **owed),
+            Item::Memory { .. } => None,
+        })
+    }
+
+    /// What came back and must be read from the log again, in its order.
+    pub(crate) fn owed_again(&self) -> impl Iterator<Item = &Owed> {
+        self.returned.values().filter_map(|one| one.item.owed())
+    }
+
+    pub(crate) fn has_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// Messages with members, and messages that came back.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.out.len(), self.returned.len())
+    }
+
+    fn find(&self, number: u64) -> Result<usize, usize> {
+        self.members.binary_search_by_key(&number, Member::number)
+    }
+
+    /// Who shall have the next message, of all or of those with room; a `key` prefers the same
+    /// member for the same key, a turn passes to the next.
+    fn choose(
+        &self,
+        strategy: Strategy,
+        key: u64,
+        refused: &[u64],
+        with_room: bool,
+    ) -> Option<usize> {
+        let count = self.members.len();
+        let preferred = match strategy {
+            Strategy::RoundRobin => self.last.wrapping_add(1),
+            Strategy::Sticky => self.last,
+            Strategy::HashClient | Strategy::HashTopic => {
+                let index = usize::try_from(key % count.max(1) as u64).unwrap_or(0);
+                self.members.get(index)?.number()
+            }
+        };
+        if !with_room {
+            let index = self.members.partition_point(|one| one.number() < preferred);
+            return index.checked_rem(count);
+        }
+        let ready = &self.ready;
+        let mut in_turn = ready.range(preferred..).chain(ready.range(..preferred));
+        let number = in_turn.find(|number| !refused.contains(number))?;
+        self.find(*number).ok()
+    }
+
+    /// A member is gone, unless it has another connection by now.
+    fn part(&mut self, number: u64, connection: ConnectionId) {
+        if let Ok(index) = self.find(number)
+            && let Some(member) = self.members.get(index)
+            && member.connection == connection
+        {
+            self.members.remove(index);
+            self.ready.remove(&number);
+        }
+    }
+
+    /// Whether less is owed now.
+    fn settle(&mut self, number: u64, outcome: Outcome, bytes_max: usize) -> bool {
+        if let Outcome::Taken(sequence) = outcome {
+            if let Some(out) = self.out.get_mut(&number) {
+                out.item = None;
+            }
+            self.handed.push(sequence);
+            return true;
+        }
+        let Some(mut out) = self.out.remove(&number) else {
+            return false;
+        };
+        let member = self.find(out.member).ok();
+        if let Some(member) = member.and_then(|index| self.members.get_mut(index))
+            && member.connection == out.connection
+        {
+            member.out -= 1;
+            member.out_bytes -= out.weight;
+            if member.has_room(bytes_max) {
+                self.ready.insert(member.number());
+            }
+        }
+        let goes_on = match outcome {
+            Outcome::Done | Outcome::Taken(_) => false,
+            Outcome::Back => true,
+            Outcome::Absent => {
+                self.part(out.member, out.connection);
+                true
+            }
+            Outcome::Unfit => {
+                out.refused.push(out.member);
+                true
+            }
+        };
+        let refused = out.refused;
+        match out.item {
+            Some(item) if goes_on => {
+                self.returned.insert(out.turn, Returned { item, refused });
+                false
+            }
+            item => item.is_some_and(|item| item.owed().is_some()),
+        }
+    }
+
+    /// Nobody takes it, however much room there were.
+    fn all_refuse(&self, refused: &[u64]) -> bool {
+        (self.members.iter()).all(|member| refused.contains(&member.number()))
+    }
+}
+
+impl Session {
+    /// A group's.
+    pub(crate) fn for_group(seat: Arc<Seat>) -> Self {
+        let client = seat.group().map_or("", |group| &group.name);
+        let publisher = Publisher {
+            client: client.into(),
+            principal: "".into(),
+        };
+        // No claim of a CONNECT: the directory knows nothing of it.
+        let mut session = Self::new(seat, Arc::new(publisher), CommitId(u64::MAX));
+        session.group = Some(Box::default());
+        session.becomes_lasting();
+        session
+    }
+
+    /// The group is in the log by now: from here on so is what it is owed.
+    pub(crate) fn becomes_lasting(&mut self) -> bool {
+        let is_lasting =
+            self.group.is_some() && self.seat.group().is_some_and(|one| one.is_lasting());
+        if is_lasting {
+            self.expiry_seconds = u32::MAX;
+            self.has_rows = true;
+        }
+        is_lasting
+    }
+
+    fn place(&self, group: &Group) -> Option<Place> {
+        if let Some((turn, _)) = group.returned.first_key_value() {
+            return Some(Place::Returned(*turn));
+        }
+        if !self.queue.is_empty() {
+            return Some(Place::Queue);
+        }
+        (!self.owed.is_empty()).then_some(Place::Owed)
+    }
+
+    /// Takes the message out of its place.
+    fn take_item(&mut self, place: Place) -> Option<Returned> {
+        let item = match place {
+            Place::Returned(turn) => return self.group.as_mut()?.returned.remove(&turn),
+            Place::Queue => {
+                let queued = self.queue.pop_front()?;
+                self.queue_bytes -= queued.message.weight() as u64;
+                let qos = match queued.exactly_once {
+                    true => QoS::ExactlyOnce,
+                    false => QoS::AtLeastOnce,
+                };
+                let message = queued.message;
+                Item::Memory { message, qos }
+            }
+            Place::Owed => Item::Owed(Box::new(self.owed.pop()?)),
+        };
+        let refused = Refused::new();
+        Some(Returned { item, refused })
+    }
+}
+
+/// What prefers a member; the same in every process.
+fn key(strategy: Strategy, message: &Message) -> u64 {
+    let of = match strategy {
+        Strategy::RoundRobin | Strategy::Sticky => return 0,
+        Strategy::HashClient => message.client(),
+        Strategy::HashTopic => &*message.topic,
+    };
+    // FNV-1a: whoever makes two collide only shares a member.
+    of.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+impl Shard {
+    /// Where a group is that lives here; it is made when it is first heard of. `None` when it lives
+    /// elsewhere, or no more.
+    pub(crate) fn group_slot(&mut self, seat: &Arc<Seat>) -> Option<usize> {
+        let group = seat.group()?;
+        let slot = match self.slot_of(seat) {
+            Some(slot) => slot,
+            None if group.is_over() || seat.home() != self.index => return None,
+            None => self.put_session(Box::new(Session::for_group(seat.clone()))),
+        };
+        if let Some(session) = self.sessions.get_mut(slot)
+            && !session.has_rows
+            && session.becomes_lasting()
+        {
+            // A restart looks for what it is owed from its first floor on.
+            session.next_sequence = session.next_sequence.max(self.next_sequence);
+            self.mark_dirty(slot);
+        }
+        Some(slot)
+    }
+
+    /// A message that the log does not owe the group.
+    pub(crate) fn offer(
+        &mut self,
+        now: Now,
+        slot: usize,
+        message: &Message,
+        shared: &mut Option<Arc<Message>>,
+        qos: QoS,
+    ) {
+        if message.is_expired(now) {
+            self.counts.dropped_expired += 1;
+            return;
+        }
+        let message = shared
+            .get_or_insert_with(|| message.clone().detach())
+            .clone();
+        if qos > QoS::AtMostOnce {
+            let queued = Queued {
+                exactly_once: qos == QoS::ExactlyOnce,
+                retain: message.retain,
+                ids: SmallVec::new(),
+                message,
+            };
+            self.enqueue(slot, queued);
+            return self.dispatch(now, slot);
+        }
+        let strategy = self.shared.strategy;
+        let key = key(strategy, &message);
+        let session = self.sessions.get_mut(slot);
+        let Some((seat, group)) =
+            session.and_then(|one| Some((one.seat.clone(), one.group.as_mut()?)))
+        else {
+            return;
+        };
+        let chosen = group.choose(strategy, key, &[], false);
+        let Some(member) = chosen.and_then(|index| group.members.get(index)) else {
+            self.counts.dropped_qos0 += 1;
+            return;
+        };
+        group.last = member.number();
+        let given = Given::nobody(&seat);
+        let dispatch = Dispatch::new(given, member, message, qos, self.moves.count);
+        let shard = member.shard;
+        self.tell(shard, Between::Dispatch(Box::new(dispatch)));
+    }
+
+    /// Gives what waits to members that have room.
+    pub(crate) fn dispatch(&mut self, now: Now, slot: usize) {
+        let session = self.sessions.get(slot);
+        let is_group = session.is_some_and(|one| one.group.is_some() && !one.over);
+        while is_group && self.dispatch_one(now, slot) {}
+    }
+
+    /// `false` when nothing more can be done now.
+    fn dispatch_one(&mut self, now: Now, slot: usize) -> bool {
+        let Some(session) = self.sessions.get(slot) else {
+            return false;
+        };
+        let Some(group) = session.group.as_deref().filter(|one| !one.ready.is_empty()) else {
+            return false;
+        };
+        let Some(place) = session.place(group) else {
+            return false;
+        };
+        let returned = match place {
+            Place::Returned(turn) => group.returned.get(&turn),
+            Place::Queue | Place::Owed => None,
+        };
+        let refused = returned.map_or_else(Refused::new, |one| one.refused.clone());
+        let owed = match (place, returned.map(|one| &one.item)) {
+            (Place::Owed, _) => session.owed.front(),
+            (_, Some(Item::Owed(owed))) => Some((**owed).clone()),
+            _ => None,
+        };
+        let message = match (&owed, returned.map(|one| &one.item)) {
+            (None, Some(Item::Memory { message, .. })) => Some(message.clone()),
+            (None, _) => session.queue.front().map(|one| one.message.clone()),
+            (Some(_), _) => None,
+        };
+        let message = match (message, &owed) {
+            (Some(message), _) => message,
+            (None, Some(owed)) => match self.payload(slot, owed) {
+                Some(Some(message)) => message,
+                Some(None) => {
+                    self.counts.dropped_gone += 1;
+                    return self.drop_item(slot, place);
+                }
+                None => {
+                    self.load_owed(slot);
+                    return false;
+                }
+            },
+            (None, None) => return false,
+        };
+        if message.is_expired(now) {
+            self.counts.dropped_expired += 1;
+            return self.drop_item(slot, place);
+        }
+        let key = key(self.shared.strategy, &message);
+        let Some(group) = self.sessions.get(slot).and_then(|one| one.group.as_ref()) else {
+            return false;
+        };
+        match group.choose(self.shared.strategy, key, &refused, true) {
+            Some(index) => self.dispatch_to(slot, place, index, message),
+            None if group.all_refuse(&refused) => {
+                self.counts.dropped_too_large += 1;
+                self.drop_item(slot, place)
+            }
+            None => false,
+        }
+    }
+
+    fn drop_item(&mut self, slot: usize, place: Place) -> bool {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.take_item(place);
+        }
+        self.mark_dirty(slot);
+        true
+    }
+
+    /// Gives the message in this place to a member with room.
+    fn dispatch_to(
+        &mut self,
+        slot: usize,
+        place: Place,
+        index: usize,
+        message: Arc<Message>,
+    ) -> bool {
+        let bytes_max = self.shared.limits.output_bytes_max;
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return false;
+        };
+        let Some(Returned { item, refused }) = session.take_item(place) else {
+            return false;
+        };
+        let seat = session.seat.clone();
+        let Some(group) = &mut session.group else {
+            return false;
+        };
+        let Some(member) = group.members.get_mut(index) else {
+            return false;
+        };
+        let qos = item.qos().min(member.qos);
+        group.last = member.number();
+        if qos == QoS::ExactlyOnce && item.owed().is_none() && member.seat.is_persistent() {
+            // It has to be completed, also on the member's next connection [MQTT-4.8.2-4].
+            let target = Target {
+                seat: member.seat.clone(),
+                qos,
+                retain_as_published: member.retain_as_published,
+                lasting: true,
+                ids: member.id.map(|id| Arc::from([id])),
+            };
+            self.owe_one(None, None, &target, &message, false);
+            return true;
+        }
+        let turn = match place {
+            Place::Returned(turn) => turn,
+            Place::Queue | Place::Owed => {
+                group.last_turn += 1;
+                group.last_turn
+            }
+        };
+        group.last_out += 1;
+        let number = group.last_out;
+        let weight = message.weight();
+        member.out += 1;
+        member.out_bytes += weight;
+        if !member.has_room(bytes_max) {
+            group.ready.remove(&member.number());
+        }
+        let given = Given {
+            group: seat,
+            number,
+        };
+        let mut dispatch = Dispatch::new(given, member, message, qos, self.moves.count);
+        if qos == QoS::ExactlyOnce
+            && let Item::Owed(owed) = &item
+        {
+            dispatch.takes(owed);
+        }
+        let out = Out {
+            turn,
+            member: member.number(),
+            connection: member.connection,
+            weight,
+            item: Some(item),
+            refused,
+        };
+        let shard = member.shard;
+        group.out.insert(number, out);
+        self.tell(shard, Between::Dispatch(Box::new(dispatch)));
+        true
+    }
+
+    /// What became of messages that were given to a member.
+    pub(crate) fn settled(&mut self, now: Now, seat: &Arc<Seat>, turns: &[(u64, Outcome)]) {
+        let slot = self.slot_of(seat);
+        let session = slot.and_then(|slot| self.sessions.get(slot));
+        let stands = session.is_some_and(|session| !session.unsettled && !session.over);
+        let Some(slot) = slot.filter(|_| stands) else {
+            for (_, outcome) in turns {
+                if let Outcome::Taken(sequence) = outcome {
+                    // The group has ended, and its other rows with it.
+                    self.give_back(Given::nobody(seat), *sequence);
+                }
+            }
+            return;
+        };
+        let bytes_max = self.shared.limits.output_bytes_max;
+        let session = self.sessions.get_mut(slot);
+        let Some(group) = session.and_then(|session| session.group.as_mut()) else {
+            return;
+        };
+        let mut is_dirty = false;
+        for (number, outcome) in turns {
+            is_dirty |= group.settle(*number, *outcome, bytes_max);
+        }
+        if is_dirty {
+            self.mark_dirty(slot);
+        }
+        self.dispatch(now, slot);
+    }
+
+    /// A member is connected, or has changed its options.
+    pub(crate) fn joined(&mut self, now: Now, seat: &Arc<Seat>, mut member: Member) {
+        let Some(slot) = self.group_slot(seat) else {
+            return;
+        };
+        let session = self.sessions.get_mut(slot);
+        let Some(group) = session.and_then(|session| session.group.as_mut()) else {
+            return;
+        };
+        let number = member.number();
+        // It may have subscribed again on this connection.
+        let connection = member.connection;
+        let has =
+            (group.out.values()).filter(|out| out.member == number && out.connection == connection);
+        for out in has {
+            member.out += 1;
+            member.out_bytes += out.weight;
+        }
+        match group.find(number) {
+            Ok(index) => {
+                if let Some(old) = group.members.get_mut(index) {
+                    *old = member;
+                }
+            }
+            Err(index) => group.members.insert(index, member),
+        }
+        let member = group.find(number).ok();
+        let member = member.and_then(|index| group.members.get(index));
+        if member.is_some_and(|one| one.has_room(self.shared.limits.output_bytes_max)) {
+            group.ready.insert(number);
+        } else {
+            group.ready.remove(&number);
+        }
+        self.dispatch(now, slot);
+    }
+
+    /// A member's connection is gone, or its subscription.
+    pub(crate) fn parted(&mut self, seat: &Arc<Seat>, number: u64, connection: ConnectionId) {
+        let slot = self.slot_of(seat);
+        let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot)) else {
+            return;
+        };
+        let Some(group) = &mut session.group else {
+            return;
+        };
+        group.part(number, connection);
+        if group.members.is_empty() {
+            session.load = None;
+        }
+    }
+
+    /// Nobody subscribes any more: the group ends, and what it is owed with it.
+    pub(crate) fn disband(&mut self, now: Now, seat: &Arc<Seat>) {
+        let is_lasting = seat.group().is_some_and(|group| group.is_lasting());
+        let slot = match self.slot_of(seat) {
+            Some(slot) => slot,
+            None if is_lasting => self.put_session(Box::new(Session::for_group(seat.clone()))),
+            None => return,
+        };
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        session.becomes_lasting();
+        session.load = None;
+        let Some(group) = &mut session.group else {
+            return;
+        };
+        let handed = std::mem::take(&mut group.handed);
+        let dropped = session.owed.len() + session.queue.len() + group.returned.len();
+        **group = Group {
+            handed,
+            ..Group::default()
+        };
+        session.owed = Default::default();
+        session.queue = Default::default();
+        session.queue_bytes = 0;
+        self.counts.dropped_group += dropped as u64;
+        self.end_session(now, slot, None);
+    }
+}
