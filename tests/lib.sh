@@ -40,10 +40,10 @@ check_prerequisites() {
   want java "Java 17 or newer" 17 java -version
   want mvn "Maven (mvn)"
   want go "Go 1.23 or newer" 1.23 go version
-  want node "Node 18 or newer" 18 node --version
+  want node "Node 20 or newer" 20 node --version
   want npm npm
   local tool
-  for tool in kcat strace mosquitto; do
+  for tool in chromium kcat strace mosquitto; do
     command -v "$tool" >/dev/null 2>&1 || command -v "/usr/sbin/$tool" >/dev/null 2>&1 ||
       command -v apt-get >/dev/null 2>&1 || missing+=("$tool, or apt-get to install it")
   done

@@ -21,7 +21,8 @@ ROOT = HERE.parent.parent
 CACHE = ROOT / ".cache"
 KAFKA_TOOL = ROOT / "tests" / "servers" / "kafka"
 # The ports of an unconfigured server: scripts that nobody changed connect to them.
-STANDARD_PORTS = {1883: "MQTT", 8083: "WebSocket", 8084: "WebSocket over TLS", 8883: "MQTT over TLS", 9092: "Kafka", 18083: "HTTP"}
+STANDARD_PORTS = {1883: "MQTT", 8883: "MQTT over TLS", 8083: "MQTT over WebSocket", 8084: "MQTT over secure WebSocket",
+                  9092: "Kafka", 18083: "HTTP"}
 KAFKA = "127.0.0.1:9092"
 SECONDS = 30
 

@@ -218,7 +218,7 @@ pub(crate) enum BenchCase {
     FanOut,
 }
 
-/// Loads the broker at --url, mqtt://HOST[:PORT] or mqtts://HOST[:PORT].
+/// Loads the broker at --url, `mqtt://HOST[:PORT]` or `mqtts://HOST[:PORT]`.
 ///
 /// Without --rate each publisher has a window of undelivered messages: the rate that the broker
 /// sustains. With --rate messages are due at a clock's ticks, and latency counts from there. Exit

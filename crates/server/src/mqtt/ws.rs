@@ -65,7 +65,7 @@ impl<S> WebSocket<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// After [`upgrade`], with what it read behind the request.
+    /// After the upgrade, with what it read behind the request.
     pub(crate) fn new(stream: S, early: BytesMut) -> Self {
         Self {
             stream,

@@ -201,3 +201,20 @@ fn text(bytes: &[u8]) -> Vec<u8> {
     let length = u16::try_from(bytes.len()).unwrap();
     [&length.to_be_bytes()[..], bytes].concat()
 }
+
+/// The list has 38 rows; none is left out.
+#[test]
+fn every_row_has_its_test() {
+    let sources = [
+        include_str!("bad_rows/floods.rs"),
+        include_str!("bad_rows/handshake.rs"),
+        include_str!("bad_rows/packets.rs"),
+        include_str!("bad_rows/publishes.rs"),
+        include_str!("bad_rows/sessions.rs"),
+        include_str!("websocket.rs"),
+    ];
+    for row in 1..=38 {
+        let name = format!("\nfn row_{row:02}_");
+        assert!(sources.iter().any(|one| one.contains(&name)), "row {row}");
+    }
+}

@@ -170,9 +170,8 @@ fn packets_over_frames_and_several_in_one() {
     assert_eq!(bystander.message().payload, b"no Will");
 }
 
-/// anchors/bad-inputs, row 34.
 #[test]
-fn what_breaks_the_protocol_is_closed_with_its_status() {
+fn row_34_what_breaks_websocket_is_closed_with_its_status() {
     let program = Home::new().start();
     let mut bystander = bystander(&program);
     for (bytes, status, why) in [

@@ -1,35 +1,19 @@
-// mqtt.js: subscribes, publishes to itself at each QoS, and prints what comes back as one JSON a line.
-// roundtrip.js URL [CA FILE]
-"use strict";
+// mqtt.js in Node: connects to each URL in MQTT 3.1.1 and 5, publishes at each QoS and gets it back.
+// node roundtrip.js CA_FILE [--cert FILE --key FILE] URL...
+import fs from 'node:fs';
+import { parseArgs } from 'node:util';
+import mqtt from 'mqtt';
+import { roundtrip } from './exchange.js';
 
-const fs = require("fs");
-const mqtt = require("mqtt");
-
-const [url, ca] = process.argv.slice(2);
-const topic = "mqttjs/" + process.pid;
-const large = "x".repeat(300000);
-const wanted = ["0", "1", "2", large];
-const client = mqtt.connect(url, { protocolVersion: 5, reconnectPeriod: 0, ca: ca && fs.readFileSync(ca) });
-
-const fail = (why) => {
-  console.error(why);
-  process.exit(1);
-};
-client.on("error", fail);
-client.on("connect", () => {
-  client.subscribe(topic, { qos: 2 }, (error) => {
-    if (error) fail(error);
-    [0, 1, 2, 1].forEach((qos, at) => client.publish(topic, wanted[at], { qos }));
-  });
+const { values, positionals } = parseArgs({
+  options: { cert: { type: 'string' }, key: { type: 'string' } },
+  allowPositionals: true,
 });
-const found = [];
-client.on("message", (_, payload, packet) => {
-  const text = payload.toString();
-  console.log(JSON.stringify({ qos: packet.qos, bytes: text.length }));
-  found.push(text);
-  if (found.length === wanted.length) {
-    if (wanted.some((text) => !found.includes(text))) fail("other payloads came back");
-    client.end(false, () => process.exit(0));
+const [caFile, ...urls] = positionals;
+const read = (file) => (file === undefined ? undefined : fs.readFileSync(file));
+const tls = { ca: read(caFile), cert: read(values.cert), key: read(values.key) };
+for (const url of urls) {
+  for (const protocolVersion of [4, 5]) {
+    console.log(await roundtrip(mqtt, url, { protocolVersion, ...tls }));
   }
-});
-setTimeout(() => fail("too late"), 20000);
+}

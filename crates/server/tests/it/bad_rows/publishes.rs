@@ -191,6 +191,22 @@ fn row_17_shared_filters_that_are_none() {
     let mut wire = ground.v5("shared");
     // Case counts: this is an ordinary filter.
     wire.subscribe("$SHARE/g/x", 1);
+    // Many groups on one filter: up to the limit of the Session, and gone with it.
+    let mut refused = 0;
+    for group in 0..12_000 {
+        wire.send(&subscribe(&format!("$share/g{group}/x"), 0));
+        let (_, body) = wire.packet();
+        match body[body.len() - 1] {
+            0 => {}
+            0x97 => refused += 1,
+            other => panic!("{other:#x}"),
+        }
+    }
+    assert!(
+        refused >= 2_000,
+        "10,000 subscriptions of a Session: {refused}"
+    );
+    ground.goes_on();
     drop(wire);
     ground.end();
 }
