@@ -6,7 +6,7 @@
 //! Calls: `files`, `development`, `validity`. Called by: `serve`, `verbs::check`, the metrics.
 //! Holds: what does not load never replaces what works. A handshake sees one configuration, whole; a
 //!   connection that stands never sees another. A session ticket ends with the configuration that
-//!   gave it, so that nobody comes back past a newer revocation list.
+//!   gave it; a listener that verifies clients gives none, so that each handshake verifies them.
 
 mod development;
 mod files;

@@ -125,6 +125,7 @@ impl Files {
         });
         let expires_s = ends.collect::<Result<Vec<i64>, FileError>>()?;
         let (verifier, crls_until_s) = self.verifier(&provider)?;
+        let verifies_clients = verifier.offer_client_auth();
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| self.no_certificate(error.to_string()))?
@@ -137,7 +138,9 @@ impl Files {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
-        if let Ok(ticketer) = ring::Ticketer::new() {
+        // Who comes back with a ticket is not verified again, however long ago its certificate ended
+        // or was revoked: where clients are verified there are no tickets.
+        if !verifies_clients && let Ok(ticketer) = ring::Ticketer::new() {
             config.ticketer = ticketer;
         }
         Ok(Loaded {

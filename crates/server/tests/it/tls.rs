@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use rcgen::ExtendedKeyUsagePurpose;
 use rustix::process::Signal;
-use rustls::SupportedProtocolVersion;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
 
 use crate::program::{Home, Program, mode, until};
-use crate::tls_client::{Authority, Client, Pair, gets_in, replace, shown};
+use crate::tls_client::{Authority, Client, Pair, enter, gets_in, replace, shown};
 use crate::wire::{Hello, Wire, packet, publish};
 
 const TLS_1_2: &[&SupportedProtocolVersion] = &[&TLS12];
@@ -247,38 +247,47 @@ fn certificates_change_under_connections_that_stand() {
     program.stop();
 }
 
+/// How a client that keeps what it learns shakes hands, the first time and the second.
+fn twice(program: &Program, config: &Arc<ClientConfig>) -> [HandshakeKind; 2] {
+    [(); 2].map(|()| {
+        let stream = enter(program.doors["tls"], config).unwrap();
+        stream.conn.handshake_kind().unwrap()
+    })
+}
+
 #[test]
-fn revoked_client_does_not_come_back_with_a_ticket() {
+fn only_who_shows_no_certificate_comes_back_with_a_ticket() {
     let authority = Authority::new("a");
     let device = authority.issue(7);
     let home = with_certificate(&authority.issue(1), "");
     let (ca, crl) = (home.path("ca.pem"), home.path("ca.crl"));
     replace(&ca, &authority.pem());
     replace(&crl, &authority.revoke(&[], 2099));
+    let client = |versions| Client {
+        versions,
+        ..Client::trusting(&ca)
+    };
+    let program = home.start();
+    for versions in [TLS_1_2, TLS_1_3] {
+        let kinds = twice(&program, &Arc::new(client(versions).config()));
+        assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed]);
+    }
+    program.stop();
     let text = std::fs::read_to_string(home.path("headwater.toml")).unwrap();
     home.configure(&format!(
         "{text}client_certificates = \"required\"\nclient_ca_file = {ca:?}\ncrl_files = [{crl:?}]\n"
     ));
     let mut program = home.start();
     for versions in [TLS_1_2, TLS_1_3] {
-        let client = Client {
-            versions,
-            ..Client::trusting(&ca).showing(&device)
-        };
-        // One configuration: what the first connection learns, the second uses.
-        let config = Arc::new(client.config());
-        assert!(gets_in(program.doors["tls"], &config));
-        assert!(gets_in(program.doors["tls"], &config), "with a ticket");
-        replace(&crl, &authority.revoke(&[7], 2099));
-        program.signal(Signal::HUP);
-        program.wait_for_line("certificates were read again listener=\"tls\"");
-        assert!(
-            !gets_in(program.doors["tls"], &config),
-            "revoked, {versions:?}"
-        );
-        replace(&crl, &authority.revoke(&[], 2099));
-        program.signal(Signal::HUP);
-        program.wait_for_line("certificates were read again listener=\"tls\"");
+        let config = Arc::new(client(versions).showing(&device).config());
+        assert_eq!(twice(&program, &config), [HandshakeKind::Full; 2]);
+        for (serials, expected) in [(&[7][..], false), (&[], true)] {
+            replace(&crl, &authority.revoke(serials, 2099));
+            program.signal(Signal::HUP);
+            program.wait_for_line("certificates were read again listener=\"tls\"");
+            let got_in = gets_in(program.doors["tls"], &config);
+            assert_eq!(got_in, expected, "revoked {serials:?}, {versions:?}");
+        }
     }
 }
 

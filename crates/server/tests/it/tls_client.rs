@@ -83,26 +83,29 @@ impl Client {
     }
 }
 
-/// Whether the program lets a client speak MQTT. In TLS 1.3 a client learns only after its own handshake
-/// that its certificate is refused.
+/// Whether the program lets a client speak MQTT.
 pub(crate) fn gets_in(address: SocketAddr, config: &Arc<ClientConfig>) -> bool {
+    enter(address, config).is_some()
+}
+
+/// The connection of a client that may speak MQTT. In TLS 1.3 a client learns only after its own
+/// handshake that its certificate is refused.
+pub(crate) fn enter(address: SocketAddr, config: &Arc<ClientConfig>) -> Option<Stream> {
     let socket = TcpStream::connect(address).unwrap();
-    let Ok(mut stream) = shake(socket, config) else {
-        return false;
-    };
+    let mut stream = shake(socket, config).ok()?;
     // CONNECT of 3.1.1 with client id `c`, and the CONNACK's four bytes.
     let connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01c";
     let mut answer = [0; 4];
     let answered = stream.write_all(connect).and_then(|()| stream.flush());
     match answered.and_then(|()| stream.read_exact(&mut answer)) {
-        Ok(()) => answer == [0x20, 2, 0, 0],
+        Ok(()) => (answer == [0x20, 2, 0, 0]).then_some(stream),
         Err(error) => {
             assert_ne!(
                 error.kind(),
                 ErrorKind::WouldBlock,
                 "neither let in nor refused"
             );
-            false
+            None
         }
     }
 }
