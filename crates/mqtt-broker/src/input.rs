@@ -138,6 +138,17 @@ pub enum Input {
     Stop,
 }
 
+impl Input {
+    /// Bytes of memory that the messages in it keep until it is handled.
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::Deliver(deliveries) => deliveries.iter().map(|one| one.message.memory()).sum(),
+            Self::FromShard(message) => message.memory(),
+            _ => 0,
+        }
+    }
+}
+
 /// What one shard tells another. Opaque to the driver, which only carries it.
 #[derive(Debug)]
 pub struct ShardMessage(pub(crate) Between);
@@ -200,6 +211,14 @@ pub(crate) struct Forwarded {
 }
 
 impl ShardMessage {
+    /// Bytes of memory that the messages in it keep until it is handled.
+    pub fn memory(&self) -> usize {
+        match &self.0 {
+            Between::Forward(batch) => batch.iter().map(|one| one.message.memory()).sum(),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn claimed(
         connection: ConnectionId,
         claim: CommitId,

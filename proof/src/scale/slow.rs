@@ -25,8 +25,8 @@ const RECEIVE_BYTES: usize = 4 << 10;
 /// For a Session's queue here, so that its limit is met within a run.
 const QUEUE_BYTES: u64 = 32 << 20;
 /// Beyond what the same load needs without it: the queue, the output, what the allocator keeps in pieces, and what is on its
-/// way from one thread of the server to another, which is bounded by 1,024 batches a thread and not by their bytes.
-const MEMORY_MAX: u64 = 2 * QUEUE_BYTES + (128 << 20);
+/// way from one thread of the server to another, 8 MiB and a batch for each.
+const MEMORY_MAX: u64 = 2 * QUEUE_BYTES + (32 << 20);
 
 /// How it is slow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

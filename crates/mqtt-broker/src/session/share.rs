@@ -62,7 +62,7 @@ pub(crate) struct Dispatch {
     id: Option<SubscriptionId>,
     /// At QoS 2, as the group is owed it by the log.
     owed: Option<Box<Owed>>,
-    /// [`Moves::count`] of the group's home.
+    /// How many moves the group's home has made by then.
     moves: u64,
 }
 

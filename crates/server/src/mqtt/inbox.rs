@@ -5,33 +5,56 @@
 //! Holds: a writer never waits. What bounds the queue is that a congested inbox stops the shards
 //! that feed it from reading their sockets ([`Inbox::congested`]).
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Items in an inbox above which those who feed it stop reading sockets. One item is one batch.
-const CONGESTED_AT: usize = 1024;
+/// Items in an inbox from which on those who feed it stop reading sockets. One item is one batch.
+const ITEMS_MAX: usize = 1024;
+/// And bytes of the messages in them. The last batch may pass it.
+const BYTES_MAX: usize = 8 << 20;
+
+/// What a queue of it must be bounded by besides its number.
+pub(crate) trait Weigh {
+    /// Bytes of memory that it keeps until it is handled.
+    fn bytes(&self) -> usize;
+}
 
 /// One shard's queue of `T`.
 pub(crate) struct Inbox<T> {
     state: Mutex<State<T>>,
-    len: AtomicUsize,
+    congested: AtomicBool,
 }
 
 struct State<T> {
     mail: Vec<T>,
+    bytes: usize,
     /// Set only while the reader sleeps.
     reader: Option<Waker>,
 }
 
-impl<T> Inbox<T> {
+impl<T: Weigh> State<T> {
+    fn put(&mut self, mail: impl IntoIterator<Item = T>) {
+        let before = self.mail.len();
+        self.mail.extend(mail);
+        let new = self.mail.get(before..).unwrap_or_default();
+        self.bytes += new.iter().map(Weigh::bytes).sum::<usize>();
+    }
+
+    fn is_congested(&self) -> bool {
+        self.mail.len() >= ITEMS_MAX || self.bytes >= BYTES_MAX
+    }
+}
+
+impl<T: Weigh> Inbox<T> {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {
                 mail: Vec::new(),
+                bytes: 0,
                 reader: None,
             }),
-            len: AtomicUsize::new(0),
+            congested: AtomicBool::new(false),
         }
     }
 
@@ -39,8 +62,9 @@ impl<T> Inbox<T> {
     pub(crate) fn put(&self, mail: impl IntoIterator<Item = T>) {
         let reader = {
             let mut state = self.lock();
-            state.mail.extend(mail);
-            self.len.store(state.mail.len(), Ordering::Relaxed);
+            state.put(mail);
+            self.congested
+                .store(state.is_congested(), Ordering::Relaxed);
             if state.mail.is_empty() {
                 None
             } else {
@@ -60,8 +84,10 @@ impl<T> Inbox<T> {
         let mut readers = Vec::new();
         for ((inbox, state), batch) in inboxes.iter().zip(&mut states).zip(batches) {
             if !batch.is_empty() {
-                state.mail.extend(batch);
-                inbox.len.store(state.mail.len(), Ordering::Relaxed);
+                state.put(batch);
+                inbox
+                    .congested
+                    .store(state.is_congested(), Ordering::Relaxed);
                 readers.extend(state.reader.take());
             }
         }
@@ -84,13 +110,14 @@ impl<T> Inbox<T> {
             return Poll::Pending;
         }
         std::mem::swap(&mut state.mail, into);
-        self.len.store(0, Ordering::Relaxed);
+        state.bytes = 0;
+        self.congested.store(false, Ordering::Relaxed);
         Poll::Ready(())
     }
 
     /// Whether the shards that feed this inbox should stop reading from their sockets.
     pub(crate) fn congested(&self) -> bool {
-        self.len.load(Ordering::Relaxed) >= CONGESTED_AT
+        self.congested.load(Ordering::Relaxed)
     }
 }
 
@@ -101,6 +128,12 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
+
+    impl Weigh for u32 {
+        fn bytes(&self) -> usize {
+            *self as usize
+        }
+    }
 
     #[derive(Default)]
     struct Count(AtomicU32);
@@ -155,11 +188,20 @@ mod tests {
     }
 
     #[test]
-    fn inbox_that_nobody_reads_is_congested() {
-        let inbox = Inbox::new();
-        inbox.put(0..CONGESTED_AT - 1);
-        assert!(!inbox.congested());
-        inbox.put([0]);
-        assert!(inbox.congested());
+    fn inbox_that_nobody_reads_is_congested_by_its_items_and_by_their_bytes() {
+        let few = u32::try_from(BYTES_MAX / 2).unwrap();
+        for (fill, last) in [(vec![0; ITEMS_MAX - 1], 0), (vec![few], few)] {
+            let inbox = Inbox::new();
+            inbox.put(fill.clone());
+            assert!(!inbox.congested());
+            inbox.put([last]);
+            assert!(inbox.congested());
+            let mut taken = Vec::new();
+            let cx = Context::from_waker(Waker::noop());
+            assert!(inbox.poll_take(&cx, &mut taken).is_ready());
+            assert!(!inbox.congested());
+            inbox.put(fill);
+            assert!(!inbox.congested(), "what was taken does not count");
+        }
     }
 }

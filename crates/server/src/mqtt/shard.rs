@@ -40,7 +40,7 @@ use super::connection::drive;
 use super::doors::{Accepted, Carrier};
 use super::guests::Guest;
 use super::handshake::Arrival;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Weigh};
 use super::injections::Injections;
 use super::loader::Loader;
 use super::retire::Retirements;
@@ -65,6 +65,16 @@ pub(crate) enum Mail {
     Relieved,
     /// Says goodbye to every client; the thread ends once all have gone and all is committed.
     Stop,
+}
+
+impl Weigh for Mail {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Input(input) => input.memory(),
+            Self::Peer(message) => message.memory(),
+            Self::Accepted(_) | Self::Relieved | Self::Stop => 0,
+        }
+    }
 }
 
 /// Whether a connection may read.
