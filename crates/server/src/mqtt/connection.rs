@@ -6,12 +6,13 @@
 //! Calls: `ShardThread` for every input and its outputs. Called by: `ShardThread::serve`, which
 //! spawns `drive` for each stream.
 //! Holds: an idle connection owns no buffer: reads go to the shard's scratch, writes leave from the
-//! shard's output.
+//! shard's output. A bug in a stream ends its connection, for the shard too.
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use headwater_mqtt_broker::{ConnectionId, Input, Output};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::io::{poll_read_buf, poll_write_buf};
-use tracing::trace;
+use tracing::{error, trace};
 
 use super::shard::{ReadGate, ShardThread};
 
@@ -36,6 +37,12 @@ pub(crate) async fn drive<S>(shard: Rc<ShardThread>, connection: ConnectionId, m
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    // First, so that it is there until the end, however that comes.
+    let mut served = Served {
+        shard: Rc::clone(&shard),
+        connection,
+        is_over: false,
+    };
     match poll_fn(|cx| poll_connection(&shard, connection, &mut stream, cx)).await {
         Ended::Gone => shard.step(Input::Closed { connection }),
         Ended::Broken => {
@@ -47,7 +54,28 @@ where
         // Boxed, so that its buffer is no part of every idle connection.
         Ended::Asked => Box::pin(say_last(&shard, connection, &mut stream)).await,
     }
-    shard.forget(connection);
+    served.is_over = true;
+}
+
+/// A connection that has a driver. Tokio swallows the panic of a task: what would end with it silently
+/// ends here.
+struct Served {
+    shard: Rc<ShardThread>,
+    connection: ConnectionId,
+    /// The driver has told the shard how it ended.
+    is_over: bool,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let (shard, connection) = (&self.shard, self.connection);
+        if !self.is_over {
+            shard.counters().panics.fetch_add(1, Ordering::Relaxed);
+            error!(?connection, "a bug in its transport ended a connection");
+            shard.step(Input::Closed { connection });
+        }
+        shard.forget(connection);
+    }
 }
 
 /// Why a connection is no longer served.
@@ -202,4 +230,148 @@ where
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use headwater_bridge::Flows;
+    use headwater_commitlog::fs::{Fs, PowerCutFs};
+    use headwater_commitlog::{Admin, Log, Options, PartitionId, TopicConfig, Unit};
+    use headwater_mqtt_broker::{Peer, Shard, Strategy, System};
+    use tokio::io::ReadBuf;
+    use tokio::runtime::{Builder, LocalOptions};
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::flows::Current;
+    use crate::mqtt::commits::TopicRules;
+    use crate::mqtt::guests::Guests;
+    use crate::mqtt::{Internal, Mqtt, Setup};
+    use crate::permissions::Permissions;
+    use crate::serve::descriptors::{Protocol, Shares};
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// A broker of one shard.
+    fn broker() -> Mqtt {
+        let fs = PowerCutFs::default();
+        fs.create_dir(Path::new("/data")).unwrap();
+        let log = Log::open(Arc::new(fs), Options::new("/data")).unwrap();
+        let create = |name: &str| Admin::CreateTopic {
+            name: name.to_owned(),
+            partitions: 1,
+            config: TopicConfig::default(),
+        };
+        let unit = Unit {
+            admin: vec![create("owed"), create("kept")],
+            ..Unit::default()
+        };
+        log.commit(unit).unwrap();
+        Mqtt::start(Setup {
+            log,
+            flows: Arc::new(Current::new(Flows::default())),
+            permissions: Arc::new(Permissions::default()),
+            limits: headwater_mqtt_broker::Limits::default(),
+            response_information: None,
+            system: System {
+                node: "n".into(),
+                announcements_per_second: 0,
+                is_open: false,
+            },
+            strategy: Strategy::RoundRobin,
+            shards: 1,
+            handshakes_max: 1,
+            places: Shares::now(&Config::default()).places(Protocol::Mqtt),
+            internal: Internal {
+                owed: PartitionId(0),
+                kept: PartitionId(1),
+            },
+            rules: TopicRules {
+                auto_create: false,
+                partitions: 1,
+                routed_partitions_max: 1,
+            },
+        })
+        .unwrap()
+    }
+
+    /// What a bug is in.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Buggy {
+        Read,
+        Flush,
+        Shutdown,
+    }
+
+    impl Buggy {
+        fn poll(self, of: Self) -> Poll<io::Result<()>> {
+            assert_ne!(self, of, "a bug in a transport, as this test wants it");
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncRead for Buggy {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            // No MQTT: the broker ends the connection.
+            buf.put_slice(&[0; 2]);
+            self.poll(Self::Read)
+        }
+    }
+
+    impl AsyncWrite for Buggy {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll(Self::Flush)
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll(Self::Shutdown)
+        }
+    }
+
+    #[test]
+    fn a_bug_in_a_transport_leaves_nothing_behind() {
+        let broker = broker();
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .unwrap();
+        let core = Shard::new(Arc::clone(&broker.shared), 0);
+        let shard = Rc::new(ShardThread::new(0, core, Arc::clone(&broker.common)));
+        let (counters, guests) = (&broker.common.counters, Arc::new(Guests::default()));
+        let whats = [Buggy::Read, Buggy::Flush, Buggy::Shutdown];
+        runtime.block_on(async {
+            for (number, what) in (0..).zip(whats) {
+                assert!(counters.places.take());
+                let guest = guests.admit(None).unwrap();
+                shard.serve(ConnectionId(number), Peer { address: None }, guest, 0, what);
+                let panics = 1 + number;
+                let counted = async {
+                    while counters.panics.load(Ordering::Relaxed) < panics {
+                        yield_now().await;
+                    }
+                };
+                timeout(DEADLINE, counted).await.unwrap();
+                assert_eq!(counters.places.held(), 0, "{what:?}");
+                assert!(shard.core().output(ConnectionId(number)).is_none());
+                assert!(shard.is_idle(), "{what:?}");
+            }
+        });
+        broker.stop();
+    }
 }

@@ -155,8 +155,21 @@ impl ShardThread {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default())?;
+        let shard = Rc::new(Self::new(index, core, common));
+        // A task like the connections', in one queue with them: its turn comes behind those that woke
+        // it and before those it wakes, without a look at the sockets in between.
+        let pump = runtime.spawn_local(shard.pump());
+        let ended = runtime.block_on(pump);
+        runtime.block_on(say_goodbye());
+        match ended.map_err(JoinError::try_into_panic) {
+            Err(Ok(panic)) => resume_unwind(panic),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn new(index: usize, core: Shard, common: Arc<Common>) -> Self {
         let peers = common.inboxes.iter().map(|_| Vec::new()).collect();
-        let shard = Rc::new(Self {
+        Self {
             index,
             core: RefCell::new(core),
             links: RefCell::default(),
@@ -174,15 +187,6 @@ impl ShardThread {
             stopping: Cell::new(false),
             pending: Cell::new(0),
             common,
-        });
-        // A task like the connections', in one queue with them: its turn comes behind those that woke
-        // it and before those it wakes, without a look at the sockets in between.
-        let pump = runtime.spawn_local(shard.pump());
-        let ended = runtime.block_on(pump);
-        runtime.block_on(say_goodbye());
-        match ended.map_err(JoinError::try_into_panic) {
-            Err(Ok(panic)) => resume_unwind(panic),
-            _ => Ok(()),
         }
     }
 
@@ -409,10 +413,15 @@ impl ShardThread {
         self.send_round(cx);
         self.hold_while_congested();
         self.arm(timer, cx);
-        if self.stopping.get() && self.links.borrow().is_empty() && self.pending.get() == 0 {
+        if self.stopping.get() && self.is_idle() {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    /// Nobody is connected and nothing waits for the log.
+    pub(super) fn is_idle(&self) -> bool {
+        self.links.borrow().is_empty() && self.pending.get() == 0
     }
 
     fn open_mail(self: &Rc<Self>, mail: Mail) {
