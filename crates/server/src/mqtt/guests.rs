@@ -83,6 +83,12 @@ impl Guests {
         (self.by_address.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether one who comes takes something from others who come: from those of its address, or of
+    /// the pace of all.
+    pub(crate) fn is_counting(&self) -> bool {
+        self.house.connections_per_address_max > 0 || self.house.connects.per_second > 0
+    }
+
     /// What paces the accepting, where that has a rate.
     pub(crate) fn arrivals(&self) -> Option<Arrivals> {
         let connects = self.house.connects;

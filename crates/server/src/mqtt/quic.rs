@@ -7,6 +7,7 @@
 //! endpoint only sorts datagrams. What a client has sent and nobody has read is bounded by windows: a
 //! small one until the handshake is over.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::UdpSocket;
 use std::pin::Pin;
@@ -24,7 +25,7 @@ use quinn::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use tracing::error;
 
 use super::doors::{Accepted, Carrier, Entrance, hand_over};
@@ -37,7 +38,7 @@ const EARLY_BYTES: u32 = 32 << 10;
 /// acknowledged it.
 const WINDOW_BYTES: u32 = 256 << 10;
 /// Handshakes in progress from which on a client must show that it is where it says: one round trip
-/// more, and forged addresses cost nothing.
+/// more, and forged addresses cost nothing. Where clients are counted or paced, each must.
 const RETRY_FROM: usize = 64;
 /// Datagrams' clients that may wait for this door, and what each may send meanwhile.
 const WAITING_MAX: usize = 1024;
@@ -89,7 +90,7 @@ impl QuicDoor {
         })
     }
 
-    /// Lets connections in until `stopping` says so. One that finds no place is refused.
+    /// Lets connections in until `stopping` says so.
     pub(crate) async fn accept(
         mut self,
         entrance: Entrance,
@@ -98,13 +99,22 @@ impl QuicDoor {
     ) {
         let (next, entrance) = (AtomicUsize::new(0), Arc::new(entrance));
         let mut arrivals = entrance.guests.arrivals();
+        let is_counting = entrance.guests.is_counting();
+        // Those who come too fast, oldest first; quinn's `max_incoming` counts them.
+        let mut waiting = VecDeque::new();
         loop {
-            // Whoever has to wait waits in the endpoint's queue.
-            let wait = arrivals.as_mut().map_or(Duration::ZERO, Arrivals::wait);
-            if !wait.is_zero() {
-                let stopped = stopping.wait_for(|stopping| *stopping);
-                // The stop, if it came, is seen below.
-                timeout(wait, stopped).await.ok();
+            let mut wait = Duration::ZERO;
+            while !waiting.is_empty() {
+                wait = arrivals.as_mut().map_or(Duration::ZERO, Arrivals::wait);
+                if !wait.is_zero() {
+                    break;
+                }
+                if let Some(arrivals) = &mut arrivals {
+                    arrivals.accepted();
+                }
+                if let Some(incoming) = waiting.pop_front() {
+                    self.let_in(incoming, &entrance, &common, &next);
+                }
             }
             let incoming = tokio::select! {
                 incoming = self.endpoint.accept() => incoming,
@@ -112,6 +122,7 @@ impl QuicDoor {
                     self.renew();
                     continue;
                 }
+                () = sleep(wait), if !waiting.is_empty() => continue,
                 _ = stopping.wait_for(|stopping| *stopping) => None,
             };
             let Some(incoming) = incoming else {
@@ -119,36 +130,40 @@ impl QuicDoor {
                 self.endpoint.set_server_config(None);
                 return;
             };
-            let in_progress = Arc::strong_count(&self.shaking.0) - 1;
-            if in_progress >= RETRY_FROM
-                && !incoming.remote_address_validated()
-                && incoming.may_retry()
-            {
-                // It may be retried, as was asked just now.
+            let is_busy = Arc::strong_count(&self.shaking.0) > RETRY_FROM;
+            if (is_counting || is_busy) && !incoming.remote_address_validated() {
+                // It may be retried, as it has shown nothing. Nobody is charged for it.
                 incoming.retry().ok();
                 continue;
             }
-            if let Some(arrivals) = &mut arrivals {
-                arrivals.accepted();
-            }
-            let address = incoming.remote_address();
-            let guest = entrance.guests.admit(Some(address.ip()));
-            let guest = guest.filter(|_| common.counters.places.take());
-            let Some(guest) = guest else {
-                common.counters.refused.fetch_add(1, Ordering::Relaxed);
-                incoming.refuse();
-                continue;
-            };
-            let accepted = Accepted {
-                carrier: Carrier::Quic(Box::new(incoming), self.shaking.clone()),
-                peer: Peer {
-                    address: Some(address),
-                },
-                entrance: Arc::clone(&entrance),
-                guest,
-            };
-            hand_over(&common, &next, accepted);
+            waiting.push_back(incoming);
         }
+    }
+
+    /// Hands a connection to its shard. One that finds no place is refused.
+    fn let_in(
+        &self,
+        incoming: Incoming,
+        entrance: &Arc<Entrance>,
+        common: &Common,
+        next: &AtomicUsize,
+    ) {
+        let address = incoming.remote_address();
+        let guest = entrance.guests.admit(Some(address.ip()));
+        let guest = guest.filter(|_| common.counters.places.take());
+        let Some(guest) = guest else {
+            common.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return incoming.refuse();
+        };
+        let accepted = Accepted {
+            carrier: Carrier::Quic(Box::new(incoming), self.shaking.clone()),
+            peer: Peer {
+                address: Some(address),
+            },
+            entrance: Arc::clone(entrance),
+            guest,
+        };
+        hand_over(common, next, accepted);
     }
 
     /// Takes the new certificate for new handshakes.

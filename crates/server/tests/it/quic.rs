@@ -367,13 +367,38 @@ fn relay(program: SocketAddr, answers: bool) -> (SocketAddr, std::sync::mpsc::Re
     (address, first)
 }
 
+/// The first byte of a Retry packet (RFC 9000, 17.2.5).
+fn is_retry(byte: u8) -> bool {
+    byte & 0xF0 == 0xF0
+}
+
+#[test]
+fn where_clients_are_paced_addresses_that_nobody_has_shown_cost_nothing() {
+    let home = Home::new();
+    let program = home.start_with(&["--set", "listeners.quic.connect_rate=1"]);
+    let address = program.doors["quic"];
+    let caller = Caller::of(&home);
+    let (deaf, first) = relay(address, false);
+    let half: Vec<_> = (0..100)
+        .map(|_| caller.runtime.spawn(caller.connecting(deaf)))
+        .collect();
+    for _ in 0..half.len() {
+        assert!(is_retry(first.recv_timeout(PATIENCE).unwrap()));
+    }
+    assert_eq!(program.metric("headwater_sockets"), 0);
+    let (honest, first) = relay(address, true);
+    let stands = caller.connect(honest).unwrap();
+    assert!(is_retry(first.recv_timeout(PATIENCE).unwrap()));
+    assert_eq!(program.metric("headwater_sockets"), 1);
+    drop((stands, half));
+}
+
 #[test]
 fn many_half_handshakes_make_a_client_show_its_address() {
     let home = Home::new();
     let program = home.start();
     let address = program.doors["quic"];
     let caller = Caller::of(&home);
-    let is_retry = |byte: u8| byte & 0xF0 == 0xF0;
     let (quiet, first) = relay(address, true);
     assert!(caller.stream(quiet).is_ok());
     assert!(
