@@ -70,7 +70,8 @@ where
         Self {
             stream,
             frames: Frames::new(),
-            early,
+            // A copy, if anything: it is a part of the request's buffer, which would stay as long.
+            early: BytesMut::from(&early[..]),
             open: None,
             control: Vec::new(),
             is_closed: false,
@@ -461,6 +462,19 @@ mod tests {
         let mut all = Vec::new();
         tokio::join!(rest, async { theirs.read_to_end(&mut all).await.unwrap() });
         assert_eq!(all, b"\x82\x11longer than eight\x8A\x04last");
+    }
+
+    #[test]
+    fn nothing_of_the_request_stays() {
+        for (behind, kept) in [(&b""[..], 0), (b"frame", 5)] {
+            let mut request = BytesMut::with_capacity(4096);
+            request.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
+            let end = request.len();
+            request.extend_from_slice(behind);
+            let socket = WebSocket::new(duplex(1).0, request.split_off(end));
+            assert_eq!(&socket.early[..], behind);
+            assert_eq!(socket.early.capacity(), kept, "bytes kept");
+        }
     }
 
     #[tokio::test]

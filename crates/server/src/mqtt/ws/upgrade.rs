@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// Longest head of a request: the line and the header fields, a browser's cookies among them.
 pub(crate) const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
+/// Room for one read: most requests come in one.
+const READ_BYTES: usize = 1 << 10;
 /// What the key is hashed with (RFC 6455, 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Subprotocols that mean MQTT: MQTT's own, that of MQTT 3.1, and what clients of other brokers say. A
@@ -133,6 +135,7 @@ where
                 LINE_TOO_LONG
             }));
         }
+        head.reserve(READ_BYTES.min(room));
         if stream.read_buf(&mut (&mut *head).limit(room)).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
