@@ -30,6 +30,10 @@ use super::quic::{self, Shaking};
 use super::shard::ShardThread;
 use super::ws::{WebSocket, upgrade};
 
+/// What TLS may keep for a socket that takes no more: a record. The shard sees that a slow reader
+/// reads by what leaves its output.
+const TLS_BYTES_MAX: usize = 16 << 10;
+
 /// A connection whose handshake is not over.
 pub(crate) struct Arrival {
     connection: ConnectionId,
@@ -112,7 +116,10 @@ impl Arrival {
         match tls {
             None => self.within(stream).await,
             Some(config) => {
-                let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
+                let accepting = TlsAcceptor::from(config).accept_with(stream, |tls| {
+                    tls.set_buffer_limit(Some(TLS_BYTES_MAX));
+                });
+                let accepting = accepting.into_fallible();
                 match accepting.await {
                     Ok(stream) => self.within(stream).await,
                     Err((error, mut stream)) => {

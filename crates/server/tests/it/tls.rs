@@ -97,7 +97,7 @@ fn what_tls_holds_back_goes_out_when_the_socket_takes_it() {
     slow.subscribe("t", 0);
     let (mut publisher, _) = Wire::connect(program.mqtt(), &Hello::v5("p"));
     // Less than TLS keeps, and so much that few of them fill a socket.
-    let payload = [b'x'; 50_000];
+    let payload = [b'x'; 12_000];
     let mut sent = 0;
     // Until a message is no longer in the socket and not in our output either: TLS has it.
     loop {
