@@ -57,8 +57,8 @@ pub(crate) struct Listener {
     /// Connections of this door; one more is closed at once. Default none. This and all below: on tcp,
     /// tls, ws, wss and quic.
     pub(crate) connections_max: Option<usize>,
-    /// Connections from one address; one more is closed at once. Loopback and who sends a PROXY
-    /// header are not counted. 0 is without limit. Default 0.
+    /// Connections from one address, of IPv6 from one /64; one more is closed at once. Loopback and
+    /// who sends a PROXY header are not counted. 0 is without limit. Default 0.
     pub(crate) connections_per_address_max: u32,
     /// Sockets accepted a second; those that come faster wait in the system's queue. 0 is without
     /// limit. Default 0.

@@ -6,7 +6,7 @@
 //! Holds: nothing is counted by address where that has no limit.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +20,8 @@ pub(crate) struct House {
     pub(crate) clients: Arc<ClientLimits>,
     /// Connections at once; `None` is without limit.
     pub(crate) connections_max: Option<usize>,
-    /// Connections at once from one address that is not loopback; 0 is without limit.
+    /// Connections at once from one address that is not loopback, of IPv6 from one /64; 0 is without
+    /// limit.
     pub(crate) connections_per_address_max: u32,
     /// Sockets accepted.
     pub(crate) connects: Rate,
@@ -67,6 +68,7 @@ impl Guests {
         if most > 0
             && let Some(address) = address.filter(|address| !address.is_loopback())
         {
+            let address = counted(address);
             let mut all = self.lock();
             let count = all.entry(address).or_default();
             if *count >= most {
@@ -116,6 +118,14 @@ impl Drop for Guest {
                 all.remove(&address);
             }
         }
+    }
+}
+
+/// What stands for `address`: of IPv6 its first 64 bits, all of whose addresses one subscriber has.
+fn counted(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -175,6 +185,9 @@ mod tests {
             3,
             "a refused one has no place"
         );
+        all.extend([far("2001:db8:0:1::1"), far("2001:db8:0:1:ff::2")]);
+        assert!(far("2001:db8:0:1::3").is_none(), "of the same /64");
+        all.push(far("2001:db8:0:2::1"));
         all.extend((0..9).map(|_| far("127.0.0.1")));
         all.extend((0..9).map(|_| far("::1")));
         assert!(all.iter().all(Option::is_some));
