@@ -32,6 +32,8 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Days before its end at which a certificate is warned of.
 const WARNED_AT_DAYS: [i64; 3] = [1, 7, 30];
 const DAY_S: i64 = 86_400;
+/// Tries to make the development certificate anew.
+const RENEW_EVERY_S: i64 = 3_600;
 
 /// Why a listener has no certificate to start with.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,8 @@ pub(crate) struct Certificates {
     kept: Vec<Kept>,
     /// DIR/tls, where a listener uses the development certificate.
     development: Option<PathBuf>,
+    /// When it was tried last to make that anew, in seconds since 1970.
+    renewed_s: AtomicI64,
 }
 
 /// One listener's.
@@ -115,7 +119,11 @@ impl Certificates {
             };
             kept.push(Kept::load(name, files)?);
         }
-        Ok(Self { kept, development })
+        Ok(Self {
+            kept,
+            development,
+            renewed_s: AtomicI64::new(i64::MIN),
+        })
     }
 
     /// What new handshakes of `listener` take; `None` where it carries no TLS.
@@ -145,21 +153,30 @@ impl Certificates {
         for kept in &self.kept {
             kept.look();
         }
-        let mut ends = false;
         for kept in &self.kept {
-            ends |= kept.warn(now_s) && self.is_development(kept);
+            kept.warn(now_s);
         }
-        if ends
-            && let Some(own) = &self.development
-            && let Err(error) = development::ensure(own)
-        {
-            error!(%error, "the development certificate could not be made anew");
+        if let Some(own) = &self.development {
+            self.renew(own, now_s);
         }
     }
 
-    fn is_development(&self, kept: &Kept) -> bool {
-        let own = self.development.as_ref();
-        own.is_some_and(|own| kept.files.certificate.starts_with(own))
+    /// Makes the development certificate in `own` anew when it ends soon, and tries again where that
+    /// fails.
+    fn renew(&self, own: &Path, now_s: i64) {
+        let own_kept = (self.kept.iter()).filter(|kept| kept.files.certificate.starts_with(own));
+        let ends_s = own_kept.map(|kept| kept.expires_s.load(Ordering::Relaxed));
+        let until_s = now_s.saturating_add_unsigned(development::LEFT.as_secs());
+        let tried_s = self.renewed_s.load(Ordering::Relaxed);
+        if ends_s.min().is_none_or(|ends_s| ends_s >= until_s)
+            || (0..RENEW_EVERY_S).contains(&now_s.saturating_sub(tried_s))
+        {
+            return;
+        }
+        self.renewed_s.store(now_s, Ordering::Relaxed);
+        if let Err(error) = development::ensure(own) {
+            error!(%error, "the development certificate could not be made anew");
+        }
     }
 
     /// Listener, end in seconds since 1970, whether the files were good when last read.
@@ -248,8 +265,8 @@ impl Kept {
         }
     }
 
-    /// Says once a threshold that the certificate ends; whether it was said now.
-    fn warn(&self, now_s: i64) -> bool {
+    /// Says once a threshold that the certificate ends.
+    fn warn(&self, now_s: i64) {
         let expires_s = self.expires_s.load(Ordering::Relaxed);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.crls_until_s.is_some_and(|until_s| until_s < now_s) && !state.said_outdated {
@@ -260,7 +277,7 @@ impl Kept {
             );
         }
         let Some(days) = due_warning(expires_s - now_s, state.warned_at_days) else {
-            return false;
+            return;
         };
         state.warned_at_days = Some(days);
         let left_days = (expires_s - now_s).div_euclid(DAY_S);
@@ -270,7 +287,6 @@ impl Kept {
             0..=1 => error!(listener, "THE CERTIFICATE EXPIRES within a day"),
             _ => warn!(listener, left_days, "the certificate expires soon"),
         }
-        true
     }
 }
 
@@ -331,5 +347,24 @@ mod tests {
         ] {
             assert_eq!(due_warning(left_s, warned), expected, "{why}");
         }
+    }
+
+    #[test]
+    fn development_certificate_is_made_anew_before_it_is_warned_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = Certificates::load(&Config::default(), dir.path(), &["tls"]).unwrap();
+        let file = development::certificate(&dir.path().join("tls"));
+        let ends_s = all.states().next().unwrap().1;
+        // Whether it is there shows whether it was made.
+        let is_made_at = |now_s| {
+            std::fs::remove_file(&file).ok();
+            all.look(now_s);
+            file.exists()
+        };
+        let due_s = ends_s - 31 * DAY_S + 1;
+        assert!(!is_made_at(due_s - 2), "long to go");
+        assert!(is_made_at(due_s));
+        assert!(!is_made_at(due_s + 2), "tried just now");
+        assert!(is_made_at(due_s + RENEW_EVERY_S), "tried again");
     }
 }

@@ -30,8 +30,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const VALID: Duration = Duration::from_secs(90 * 86_400);
 /// Ten years: who has trusted it once need not do so again.
 const CA_VALID: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Made anew when less than this is left.
-const LEFT: Duration = Duration::from_secs(30 * 86_400);
+/// Made anew when less than this is left: before anybody is warned that it ends.
+pub(super) const LEFT: Duration = Duration::from_secs(31 * 86_400);
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// Why there is no development certificate.
