@@ -15,6 +15,7 @@ use headwater_mqtt_codec::{
 
 use crate::commit::{Commit, Control, Targets};
 use crate::connection::{AckSlot, Stage};
+use crate::matching::Target;
 use crate::owed::Owed;
 use crate::reasons::Rejection;
 use crate::rows;
@@ -39,6 +40,8 @@ pub(crate) enum Then {
     Nothing,
     /// A message that nobody waits for.
     Counted,
+    /// A Retained Message that a Session is owed.
+    OwedRetained(Box<(Target, Arc<Message>)>),
     Claimed,
     Acknowledge {
         qos: QoS,
@@ -319,6 +322,12 @@ impl Shard {
         match then {
             Then::Nothing => {}
             Then::Counted => self.counts.refused += u64::from(outcome.is_err()),
+            Then::OwedRetained(owed) => match (outcome, slot) {
+                (Ok(()), _) => {}
+                // It never takes that one.
+                (Err(Refusal::TooLarge), _) | (Err(_), None) => self.counts.refused += 1,
+                (Err(_), Some(slot)) => self.retained_refused(slot, owed.0, owed.1),
+            },
             Then::Claimed => {
                 if !self.arrivals.contains_key(&id) {
                     self.lost_claims.remove(&id);
@@ -542,6 +551,7 @@ impl Shard {
     /// Writes floors, and what the log refused before.
     pub(crate) fn write_dirty(&mut self) {
         self.give_back_again();
+        self.owe_again();
         let mut stalled = std::mem::take(&mut self.stalled);
         stalled.append(&mut self.row_steps);
         self.row_steps = stalled;

@@ -82,6 +82,8 @@ pub struct Shard {
     pub(crate) stalled: Vec<RowStep>,
     /// Messages of groups that the log still has as their members'.
     pub(crate) giving_back: Vec<(Given, u64)>,
+    /// Sessions with Retained Messages that the log refused to owe them, by slot and number.
+    pub(crate) owing: Vec<(usize, u64)>,
     /// Of all row steps since one was refused.
     pub(crate) row_lane: Lane,
     /// Expired Retained Messages whose end is asked for.
@@ -152,6 +154,7 @@ impl Shard {
             held_ms_before: 0,
             stalled: Vec::new(),
             giving_back: Vec::new(),
+            owing: Vec::new(),
             row_lane: Lane::default(),
             sweeping: 0,
             sweep_expired_from: 0,
@@ -224,7 +227,8 @@ impl Shard {
                 self.effects.push(Effect::ToShard(shard, message));
             }
         }
-        let refused = !self.stalled.is_empty() || !self.giving_back.is_empty();
+        let refused =
+            !self.stalled.is_empty() || !self.giving_back.is_empty() || !self.owing.is_empty();
         if !self.warm.is_empty() || !self.dirty.is_empty() || refused {
             let at = self
                 .sweep_at

@@ -35,6 +35,8 @@ const WAITING_MAX: usize = if cfg!(test) { 4 } else { 512 };
 pub(crate) struct Feeds {
     /// By Topic Filter.
     running: BTreeMap<Box<str>, Scan>,
+    /// What the log refused, to be asked again.
+    refused: Vec<(Target, Arc<Message>)>,
     /// It is on the shard's list of those that can go on.
     ready: bool,
 }
@@ -63,7 +65,8 @@ impl Session {
 
     /// Messages on their way to it that are not in flight.
     fn waiting(&self) -> usize {
-        self.pending as usize + self.queue.len() + self.owed.len()
+        let refused = self.feeds.as_ref().map_or(0, |feeds| feeds.refused.len());
+        self.pending as usize + self.queue.len() + self.owed.len() + refused
     }
 
     /// Its subscription is gone.
@@ -90,7 +93,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        if session.feeds.is_none() || session.waiting() > WAITING_MAX / 2 {
+        if session.feeds_len() == 0 || session.waiting() > WAITING_MAX / 2 {
             return;
         }
         let number = session.number();
@@ -131,8 +134,7 @@ impl Shard {
             .as_mut()
             .and_then(|feeds| feeds.running.pop_first())
         else {
-            session.feeds = None;
-            return;
+            return self.feed_ended(slot);
         };
         let found = session.find_subscription(&filter).ok();
         let subscription = found.and_then(|index| session.subscriptions.get(index));
@@ -182,10 +184,43 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        if session.feeds_len() == 0 {
+        let feeds = session.feeds.as_ref();
+        if feeds.is_some_and(|one| one.running.is_empty() && one.refused.is_empty()) {
             session.feeds = None;
         }
         self.wake_feeds(slot);
+    }
+
+    /// The log does not take that this Session is owed a Retained Message: it is asked again for as
+    /// long as the connection stands.
+    pub(crate) fn retained_refused(&mut self, slot: usize, target: Target, message: Arc<Message>) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        if session.connection.is_none() {
+            return;
+        }
+        let number = session.number();
+        let feeds = session.feeds.get_or_insert_default();
+        feeds.refused.push((target, message));
+        self.owing.push((slot, number));
+    }
+
+    /// Asks the log again for what it refused.
+    pub(crate) fn owe_again(&mut self) {
+        for (slot, number) in std::mem::take(&mut self.owing) {
+            let session = self.sessions.get_mut(slot);
+            let Some(session) = session.filter(|one| one.number() == number) else {
+                continue;
+            };
+            let at = session.connection;
+            let feeds = session.feeds.as_mut();
+            let refused = feeds.map(|feeds| std::mem::take(&mut feeds.refused));
+            for (target, message) in refused.into_iter().flatten() {
+                self.owe_retained(at, slot, &target, &message);
+            }
+            self.feed_ended(slot);
+        }
     }
 
     fn takes_retained(&mut self, slot: usize) -> bool {
@@ -225,10 +260,11 @@ impl Shard {
         target: &Target,
         message: &Arc<Message>,
     ) {
-        self.owe_one(at, Some(slot), target, message, true);
+        let then = Then::OwedRetained(Box::new((target.clone(), message.clone())));
+        self.owe_one(at, Some(slot), target, message, then);
     }
 
-    /// Commits that one Session is owed a message; one that `is_retained` not if it is no longer the
+    /// Commits that one Session is owed a message; a retained one not if it is no longer the
     /// Retained Message of its topic.
     pub(crate) fn owe_one(
         &mut self,
@@ -236,7 +272,7 @@ impl Shard {
         slot: Option<usize>,
         target: &Target,
         message: &Arc<Message>,
-        is_retained: bool,
+        then: Then,
     ) {
         let matched = Matched::one(target.clone());
         let weight = u32::try_from(message.weight()).unwrap_or(u32::MAX);
@@ -248,9 +284,9 @@ impl Shard {
             message: Some(message.clone()),
             owed,
             targets: Targets::new(Arc::new(matched), None),
-            if_latest: is_retained,
+            if_latest: matches!(then, Then::OwedRetained(_)),
             ..Draft::default()
         };
-        self.submit(draft, at, slot, Then::Counted);
+        self.submit(draft, at, slot, then);
     }
 }

@@ -20,6 +20,7 @@ use crate::groups::Strategy;
 use crate::input::Between;
 use crate::matching::Target;
 use crate::owed::Owed;
+use crate::pending::Then;
 use crate::session::share::{Dispatch, Given, Outcome};
 use crate::session::{Queued, Session};
 use crate::{CommitId, ConnectionId, Message, Now, Publisher, Shard};
@@ -494,7 +495,7 @@ impl Shard {
                 lasting: true,
                 ids: member.id.map(|id| Arc::from([id])),
             };
-            self.owe_one(None, None, &target, &message, false);
+            self.owe_one(None, None, &target, &message, Then::Counted);
             return true;
         }
         let turn = match place {

@@ -43,6 +43,25 @@ fn refused_subscribe_changes_nothing() {
 }
 
 #[test]
+fn a_retained_message_that_the_log_refuses_to_owe_comes_later() {
+    let mut world = World::new(1, Limits::default());
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    exchange(&mut world, publisher, &hex("33 06 0001 61 0001 78"));
+    let connection = live(&mut world, 0, &connect_v5('s', "00", LASTING, ""));
+    world.send(connection, &hex("82 07 0001 00 0001 61 01"));
+    world.run_shard(0, 1);
+    // The subscription is in the log, what follows it is not.
+    world.run_log(1);
+    world.log.full = true;
+    world.run();
+    assert_eq!(world.read(connection), hex("90 04 0001 00 01"));
+    world.log.full = false;
+    world.pass(2_000);
+    world.run();
+    assert_eq!(world.read(connection), hex("33 07 0001 61 0001 00 78"));
+}
+
+#[test]
 fn refused_unsubscribe_changes_nothing() {
     let (mut world, connection) = lasting();
     let v3 = live(&mut world, 1, &connect_v3('t', false));
