@@ -110,7 +110,8 @@ impl Shard {
         self.inquiries.iter().any(|one| one.next < one.end)
     }
 
-    /// A Session leaves this shard: questions that have not come to it do now.
+    /// A Session leaves this shard, or a group lets go of what it is owed: questions that have not
+    /// come to it do now.
     pub(crate) fn inquire_leaving(&mut self, slot: usize) {
         let Some(session) = self.sessions.get(slot) else {
             return;

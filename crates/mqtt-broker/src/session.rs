@@ -257,6 +257,13 @@ impl Session {
         }
     }
 
+    /// The next message that waits in memory.
+    pub(crate) fn pop_queued(&mut self) -> Option<Queued> {
+        let queued = self.queue.pop_front()?;
+        self.queue_bytes -= queued.message.memory() as u64;
+        Some(queued)
+    }
+
     pub(crate) fn filters(&self) -> impl Iterator<Item = &str> {
         self.subscriptions.iter().map(|one| &*one.filter)
     }

@@ -40,6 +40,7 @@ impl Shard {
         let Some(index) = session.find_inflight(row.id) else {
             return;
         };
+        let is_ending = session.shares.as_ref().is_some_and(|one| one.ending);
         let resending = session.resend.contains(&row.id);
         let Some(inflight) = session.inflight.get_mut(index) else {
             return;
@@ -47,6 +48,10 @@ impl Shard {
         let connection = at.and_then(|at| self.connections.get_mut(at));
         let connection = connection.filter(|connection| connection.stage == Stage::Live);
         match (&row.step, inflight.progress) {
+            (Step::Send(_), Progress::Storing) if is_ending && row.takes_over() => {
+                // The commit that ends the Session lets go of it too.
+                Self::note_answered(session, row.id);
+            }
             (Step::Send(message), Progress::Storing) => {
                 inflight.progress = Progress::SentOnce;
                 let Some(owed) = inflight.owed.clone() else {

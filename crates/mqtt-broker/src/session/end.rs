@@ -11,7 +11,7 @@ use crate::pending::{Draft, Taken, Then};
 use crate::reasons::Violation;
 use crate::rows;
 use crate::session::will::RETRY_MS;
-use crate::session::{Session, Subscribed};
+use crate::session::{Progress, Session, Subscribed};
 use crate::system;
 use crate::{Change, ConnectionId, Effect, Now, Refusal, Shard};
 
@@ -228,6 +228,9 @@ impl Shard {
             return self.close_said(now, said, None);
         }
         session.unsettled = true;
+        if let Some(shares) = &mut session.shares {
+            shares.ending = true;
+        }
         let draft = Draft::rows(session.removal());
         self.publish_will(now, slot, draft, None, Some(slot), Then::Ended(said));
     }
@@ -250,6 +253,7 @@ impl Shard {
         }
         if said.is_some() && session.is_persistent() {
             // As if the DISCONNECT had said nothing of it.
+            self.keep_taken(slot);
             self.rearm_after_leave(now, slot);
             self.mark_row_dirty(slot);
         } else {
@@ -320,6 +324,11 @@ impl Session {
         });
         let handed = self.group.iter().flat_map(|group| &group.handed);
         changes.extend(handed.map(|sequence| rows::handed_gone(number, *sequence)));
+        // What it was to have of a group and never saw is the group's again.
+        let unseen = (self.inflight.iter()).filter(|one| one.progress == Progress::Storing);
+        let unseen = unseen.filter_map(|one| one.owed.as_deref());
+        let unseen = unseen.filter(|owed| !owed.is_own());
+        changes.extend(unseen.map(|owed| rows::handed_gone(owed.group, owed.sequence)));
         let filters = self.subscriptions.iter().map(|one| &one.filter);
         let filters = filters.chain(&self.subscribing);
         changes.extend(filters.map(|filter| rows::subscription_gone(number, filter)));

@@ -292,8 +292,7 @@ impl Session {
         let item = match place {
             Place::Returned(turn) => return self.group.as_mut()?.returned.remove(&turn),
             Place::Queue => {
-                let queued = self.queue.pop_front()?;
-                self.queue_bytes -= queued.message.weight() as u64;
+                let queued = self.pop_queued()?;
                 let qos = match queued.exactly_once {
                     true => QoS::ExactlyOnce,
                     false => QoS::AtLeastOnce,
@@ -551,6 +550,10 @@ impl Shard {
             }
             return;
         };
+        if (turns.iter()).any(|(_, outcome)| matches!(outcome, Outcome::Taken(_))) {
+            // The member may have been asked before it had the message.
+            self.inquire_leaving(slot);
+        }
         let bytes_max = self.shared.limits.output_bytes_max;
         let session = self.sessions.get_mut(slot);
         let Some(group) = session.and_then(|session| session.group.as_mut()) else {
@@ -625,6 +628,7 @@ impl Shard {
             None if is_lasting => self.put_session(Box::new(Session::for_group(seat.clone()))),
             None => return,
         };
+        self.inquire_leaving(slot);
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };

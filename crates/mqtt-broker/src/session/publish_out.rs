@@ -380,10 +380,8 @@ impl Shard {
         while session.queue.len() > limits.queue_messages_max
             || (session.queue_bytes > limits.queue_bytes_max && session.queue.len() > 1)
         {
-            if let Some(oldest) = session.queue.pop_front() {
-                session.queue_bytes -= oldest.message.memory() as u64;
-                self.counts.dropped_limit += 1;
-            }
+            session.pop_queued();
+            self.counts.dropped_limit += 1;
         }
     }
 
@@ -476,6 +474,8 @@ impl Shard {
     pub(crate) fn feed(&mut self, now: Now, slot: usize) {
         self.feed_shares(now, slot);
         self.feed_queues(now, slot);
+        // Where nothing of its own waits any more.
+        self.feed_shares(now, slot);
         self.wake_feeds(slot);
     }
 
@@ -497,11 +497,11 @@ impl Shard {
             let Some(session) = self.sessions.get_mut(slot) else {
                 return;
             };
-            let Some(queued) = session.queue.pop_front() else {
+            let Some(queued) = session.pop_queued() else {
                 break;
             };
-            session.queue_bytes -= queued.message.memory() as u64;
             self.send_queued(now, slot, at, &queued);
+            self.own_was_sent(slot);
         }
         while self.has_room(slot, at) {
             let Some(session) = self.sessions.get_mut(slot) else {
@@ -516,6 +516,7 @@ impl Shard {
                     self.send_owed(now, slot, at, owed, &message);
                     self.burn();
                     self.pop_owed(slot);
+                    self.own_was_sent(slot);
                 }
                 Some(None) => {
                     self.pop_owed(slot);
@@ -527,6 +528,14 @@ impl Shard {
                     return;
                 }
             }
+        }
+    }
+
+    /// Its groups' turn.
+    fn own_was_sent(&mut self, slot: usize) {
+        let session = self.sessions.get_mut(slot);
+        if let Some(shares) = session.and_then(|session| session.shares.as_mut()) {
+            shares.own_was_sent = true;
         }
     }
 

@@ -107,6 +107,10 @@ pub(crate) struct Shares {
     waiting: VecDeque<Dispatch>,
     /// Sent and not settled, by Packet Identifier.
     sent: FastMap<u16, Sent>,
+    /// The commit that is to end the Session is under way.
+    pub(crate) ending: bool,
+    /// The Session's own messages had their turn.
+    pub(crate) own_was_sent: bool,
 }
 
 #[derive(Debug)]
@@ -136,6 +140,19 @@ impl Shares {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.waiting.len() + self.sent.len()
+    }
+}
+
+impl Session {
+    /// Whether what it is owed itself waits, and its groups have half of the Client's `window`; of
+    /// one that is odd each has the larger half in turn.
+    fn own_comes_first(&self, window: u16) -> bool {
+        let Some(shares) = &self.shares else {
+            return false;
+        };
+        let most = (usize::from(window) + usize::from(shares.own_was_sent)) / 2;
+        let own_waits = !self.owed.is_empty() || !self.queue.is_empty();
+        own_waits && shares.sent.len() >= most
     }
 }
 
@@ -247,7 +264,9 @@ impl Shard {
         let Some(shares) = session.shares.take() else {
             return;
         };
-        let Shares { waiting, mut sent } = *shares;
+        let Shares {
+            waiting, mut sent, ..
+        } = *shares;
         // A panic may have ended the connection between sending one and taking it from here.
         let front = waiting.front();
         let was_sent = front.is_some_and(|one| sent.values().any(|sent| sent.given.is(&one.given)));
@@ -284,8 +303,11 @@ impl Shard {
         if !sent.is_empty()
             && let Some(session) = self.sessions.get_mut(slot)
         {
-            let waiting = VecDeque::new();
-            session.shares = Some(Box::new(Shares { waiting, sent }));
+            let shares = Shares {
+                sent,
+                ..Shares::default()
+            };
+            session.shares = Some(Box::new(shares));
         }
     }
 
@@ -355,6 +377,9 @@ impl Shard {
             let Some(dispatch) = shares.waiting.front().cloned() else {
                 return;
             };
+            if session.own_comes_first(self.connections.get(at).map_or(0, |one| one.window)) {
+                return;
+            }
             if !self.has_room(slot, at) {
                 return;
             }
@@ -363,6 +388,7 @@ impl Shard {
             let session = self.sessions.get_mut(slot);
             if let Some(shares) = session.and_then(|session| session.shares.as_mut()) {
                 shares.waiting.pop_front();
+                shares.own_was_sent = false;
             }
         }
     }
@@ -541,6 +567,40 @@ impl Shard {
             sent.asked |= asked;
             was_asked
         })
+    }
+
+    /// The log has answered for the row of this identifier.
+    pub(crate) fn note_answered(session: &mut Session, id: u16) {
+        let shares = session.shares.as_mut();
+        if let Some(sent) = shares.and_then(|shares| shares.sent.get_mut(&id)) {
+            sent.asked = false;
+        }
+    }
+
+    /// A Session does not end after all: what the log made its own meanwhile it gets when it
+    /// returns.
+    pub(crate) fn keep_taken(&mut self, slot: usize) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let Some(shares) = session.shares.take() else {
+            return;
+        };
+        let mut taken = Vec::new();
+        for (id, sent) in shares.sent {
+            let index = session.find_inflight(id);
+            let Some(inflight) = index.and_then(|index| session.inflight.get_mut(index)) else {
+                continue;
+            };
+            inflight.progress = Progress::SentOnce;
+            if let Some(owed) = &inflight.owed {
+                taken.push((sent.given, owed.sequence));
+            }
+        }
+        for (given, sequence) in taken {
+            self.answer(given.clone(), Outcome::Taken(sequence));
+            self.answer(given, Outcome::Done);
+        }
     }
 
     /// What a Client answered settles a message of a group, if it was one.

@@ -3,7 +3,7 @@
 use super::World;
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
 use crate::session::Session;
-use crate::{ConnectionId, Limits, Strategy, Table};
+use crate::{ConnectionId, Effect, Input, Limits, Strategy, Table};
 
 const LASTING: &str = "05 11 00000064";
 
@@ -466,5 +466,138 @@ fn sticky_and_hash_prefer_the_same_member() {
         world.cut(gone);
         world.run();
         assert_eq!(payloads(&world.read(stays)), [1, 2, 3, 4], "{strategy:?}");
+    }
+}
+
+#[test]
+fn what_a_group_in_memory_gave_away_does_not_count_as_waiting() {
+    let mut world = World::new(1, Limits::default());
+    // Receive Maximum 2: one at once for the group.
+    let x = live(&mut world, 0, &connect_v5('x', "02", "03 21 0002", ""));
+    exchange(&mut world, x, &subscribe("$share/g/a", 1));
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    for id in 1..=5 {
+        publish(&mut world, p, 1, id);
+    }
+    assert!(group(&world).unwrap().queue_bytes > 0);
+    for id in 1..=5 {
+        puback(&mut world, x, id);
+    }
+    let session = group(&world).unwrap();
+    assert_eq!((session.queue.len(), session.queue_bytes), (0, 0));
+}
+
+/// The commit that makes a message x's is asked for when x goes.
+fn taken_by_one_that_goes(world: &mut World, p: ConnectionId) {
+    world.send(p, &hex("34 06 0001 61 0001 01"));
+    world.run_shard(0, 1);
+    world.run_log(1);
+    world.run_shard(0, 2);
+}
+
+#[test]
+fn at_qos_2_what_a_session_never_saw_that_ends_goes_to_another() {
+    let will = "00 0001 77 0000";
+    for (flags, properties, payload, goodbye) in [
+        ("00", LASTING, "", "e0 07 00 05 11 00000000"),
+        ("06", "00", will, "e0 00"),
+        ("06", "00", will, "e0 01 04"),
+    ] {
+        let mut world = World::new(1, Limits::default());
+        let x = live(&mut world, 0, &connect_v5('x', flags, properties, payload));
+        exchange(&mut world, x, &subscribe("$share/g/a", 2));
+        let y = member(&mut world, 0, 'y', true, 2);
+        let p = live(&mut world, 0, &connect_v3('p', true));
+        taken_by_one_that_goes(&mut world, p);
+        world.send(x, &hex(goodbye));
+        world.run_shard(0, 1);
+        world.run();
+        assert_eq!(payloads(&world.read(x)), [], "it is gone");
+        assert_eq!(payloads(&world.read(y)), [1], "{goodbye}");
+        world.agrees_with_its_log(false).unwrap();
+        world.crash(0);
+        world.run();
+        let (_, got) = back(&mut world, 0, 'y');
+        assert_eq!(payloads(&got), [1]);
+    }
+}
+
+#[test]
+fn at_qos_2_what_a_session_never_saw_is_its_own_when_it_cannot_end() {
+    let mut world = World::new(1, Limits::default());
+    let x = member(&mut world, 0, 'x', true, 2);
+    let y = member(&mut world, 0, 'y', true, 2);
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    taken_by_one_that_goes(&mut world, p);
+    world.send(x, &hex("e0 07 00 05 11 00000000"));
+    world.run_shard(0, 1);
+    world.run_log(1);
+    world.log.full = true;
+    world.run();
+    world.log.full = false;
+    world.agrees_with_its_log(false).unwrap();
+    let counts = group(&world).unwrap().group.as_ref().unwrap().waiting();
+    assert_eq!(counts, (0, 0), "it is x's");
+    let (_, got) = back(&mut world, 0, 'x');
+    let got = (payloads(&got), payloads(&world.read(y)));
+    assert_eq!(got, (vec![1], vec![]));
+}
+
+#[test]
+fn a_survey_of_several_turns_sees_what_a_member_takes_meanwhile() {
+    let mut world = World::new(1, Limits::default());
+    let x = live(&mut world, 0, &connect_v5('x', "00", LASTING, ""));
+    // More Sessions than one turn looks at lie between the member and its group.
+    for id in 'a'..='k' {
+        live(&mut world, 0, &connect_v5(id, "00", LASTING, ""));
+    }
+    exchange(&mut world, x, &subscribe("$share/g/a", 2));
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    world.send(p, &hex("34 06 0001 61 0001 01"));
+    world.run_shard(0, 1);
+    world.run_log(1);
+    let mut effects = Vec::new();
+    let survey = Input::Survey { id: 1, kept: None };
+    world.shards[0].handle(world.now, survey, &mut effects);
+    assert!(effects.is_empty(), "not done in one turn");
+    world.run_shard(0, 2);
+    world.run_log(1);
+    world.run_shard(0, 1);
+    assert_eq!(payloads(&world.read(x)), [1]);
+    while effects.is_empty() {
+        world.shards[0].handle(world.now, Input::Tick, &mut effects);
+    }
+    let needs = effects.iter().find_map(|effect| match effect {
+        Effect::Needs { sequence, .. } => Some(*sequence),
+        _ => None,
+    });
+    assert_eq!(needs, Some(Some(0)));
+}
+
+#[test]
+fn busy_groups_leave_half_of_the_window_to_the_sessions_own_messages() {
+    for window in [1, 2, 3] {
+        let mut world = World::new(1, Limits::default());
+        let properties = format!("03 21 000{window}");
+        let x = live(&mut world, 0, &connect_v5('x', "02", &properties, ""));
+        for filter in ["$share/g/a", "$share/h/a", "$share/i/a", "b"] {
+            exchange(&mut world, x, &subscribe(filter, 1));
+        }
+        let p = live(&mut world, 0, &connect_v3('p', true));
+        for id in 1..=8 {
+            publish(&mut world, p, 1, id);
+        }
+        exchange(&mut world, p, &hex("32 06 0001 62 0063 63"));
+        world.read(x);
+        let mut got = Vec::new();
+        for id in 1..=3 {
+            got.extend(payloads(&puback(&mut world, x, id)));
+        }
+        assert!(got.contains(&0x63), "{window}: {got:?}");
+        assert!(got.len() > 1, "the groups go on");
+        for id in 4..=25 {
+            got.extend(payloads(&puback(&mut world, x, id)));
+        }
+        assert_eq!(got.len(), 25 - window, "everything comes");
     }
 }
