@@ -82,6 +82,8 @@ pub(super) enum Role {
         index: usize,
         topic: Text,
         free: Vec<PacketId>,
+        /// Of messages that are not acknowledged, oldest first as a rule.
+        used: Vec<PacketId>,
     },
     Subscriber {
         index: usize,
@@ -95,6 +97,7 @@ impl Role {
             index,
             topic,
             free: (1..=INFLIGHT).filter_map(PacketId::new).collect(),
+            used: Vec::new(),
         }
     }
 }
@@ -272,11 +275,11 @@ impl Client {
                     bail!("the broker refused a message: {:?}", ack.reason)
                 }
                 Packet::PubAck(ack) => {
-                    self.acknowledged(ack.packet_id);
+                    self.acknowledged(ack.packet_id)?;
                     continue;
                 }
                 Packet::PubComp(ack) => {
-                    self.acknowledged(ack.packet_id);
+                    self.acknowledged(ack.packet_id)?;
                     continue;
                 }
                 Packet::Disconnect(end) => bail!("the broker disconnected: {:?}", end.reason),
@@ -287,16 +290,29 @@ impl Client {
         Ok(())
     }
 
-    fn acknowledged(&mut self, id: PacketId) {
-        if let Role::Publisher { free, .. } = &mut self.role {
-            free.push(id);
+    fn acknowledged(&mut self, id: PacketId) -> anyhow::Result<()> {
+        if let Role::Publisher { free, used, .. } = &mut self.role
+            && let Some(at) = used.iter().position(|used| *used == id)
+        {
+            free.push(used.remove(at));
             self.run.account.borrow_mut().unacknowledged -= 1;
+            return Ok(());
         }
+        bail!(
+            "the broker acknowledged packet identifier {}, which is not in use",
+            id.0
+        )
     }
 
     /// Puts out what may be sent; whether there may be more once that is written.
     fn publish(&mut self, cx: &Context<'_>) -> anyhow::Result<bool> {
-        let Role::Publisher { index, topic, free } = &mut self.role else {
+        let Role::Publisher {
+            index,
+            topic,
+            free,
+            used,
+        } = &mut self.role
+        else {
             return Ok(false);
         };
         let mut account = self.run.account.borrow_mut();
@@ -330,7 +346,11 @@ impl Client {
                 number: u32::try_from(way.sent).context("too many messages for one run")?,
             };
             way.sent += 1;
-            let delivery = match (self.run.qos, free.pop()) {
+            let packet_id = (self.run.qos > QoS::AtMostOnce)
+                .then(|| free.pop())
+                .flatten();
+            used.extend(packet_id);
+            let delivery = match (self.run.qos, packet_id) {
                 (QoS::AtLeastOnce, Some(packet_id)) => Delivery::AtLeastOnce {
                     packet_id,
                     dup: false,
@@ -358,5 +378,37 @@ impl Client {
             packet.encode(self.run.version, &mut self.out)?;
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledgement_of_nothing_is_a_failure() {
+        let account = Account::new(1, Vec::new(), None);
+        let run = Run::new(Version::V5, QoS::AtLeastOnce, 20, account);
+        let mut client = Client {
+            run: Rc::new(run),
+            role: Role::publisher(0, "t".try_into().unwrap()),
+            stream: Box::new(tokio::io::duplex(1).0),
+            decoder: Decoder::for_client(Version::V5, u32::MAX),
+            out: BytesMut::new(),
+        };
+        client.run.open.set(true);
+        client.run.account.borrow_mut().release(0, 1);
+        client
+            .publish(&Context::from_waker(std::task::Waker::noop()))
+            .unwrap();
+        // The last of those that were free.
+        let puback = Bytes::from_static(b"\x40\x02\x00\x64");
+        client.take(puback.clone()).unwrap();
+        assert_eq!(client.run.account.borrow().unacknowledged, 0);
+        let error = client.take(puback).unwrap_err().to_string();
+        assert!(
+            error.contains("identifier 100, which is not in use"),
+            "{error}"
+        );
     }
 }
