@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use headwater_mqtt_broker::Peer;
-use quinn::Incoming;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -13,7 +12,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::guests::{Arrivals, Guest, Guests};
-use super::quic::Shaking;
+use super::quic::Call;
 use super::shard::{Common, Mail};
 use super::ws::Terms;
 use crate::config::Network;
@@ -37,8 +36,7 @@ pub(crate) struct Entrance {
 /// What a peer's bytes come over.
 pub(crate) enum Carrier {
     Socket(std::net::TcpStream),
-    /// A QUIC connection before its handshake, which is in progress from now on.
-    Quic(Box<Incoming>, Shaking),
+    Quic(Box<Call>),
 }
 
 /// A connection on its way to the shard that will serve it.

@@ -4,8 +4,9 @@
 //!   stranger has for its CONNECT.
 //! Not for: the layers themselves; MQTT (`connection` drives the stream that comes out).
 //! Calls: `proxy`, `tokio_rustls`, `ws`, `quic`, `ShardThread::serve`. Called by: `ShardThread::accept`.
-//! Holds: a handshake runs as a task of its connection's thread: nobody waits for it, and it holds
-//! up neither `accept` nor the end. The broker hears of the connection when it is over.
+//! Holds: a handshake runs as a task of its connection's thread: nobody waits for its peer, and it
+//! holds up neither `accept` nor the end. What it computes, TLS' signature above all, takes that
+//! thread's time from its other connections. The broker hears of the connection when it is over.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +16,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use headwater_mqtt_broker::{ConnectionId, Peer};
-use quinn::Incoming;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -26,7 +26,7 @@ use super::connection::linger;
 use super::doors::Entrance;
 use super::guests::Guest;
 use super::proxy::{self, Header};
-use super::quic::{self, Shaking};
+use super::quic::{self, Call};
 use super::shard::ShardThread;
 use super::ws::{WebSocket, upgrade};
 
@@ -91,11 +91,10 @@ impl Arrival {
     }
 
     /// The same for a QUIC connection, whose layers are one.
-    pub(crate) async fn enter_quic(self, incoming: Incoming, shaking: Shaking) {
+    pub(crate) async fn enter_quic(self, call: Call) {
         let (address, limit) = (self.peer.address, self.limit());
         let layers = async {
-            let stream = quic::shake(incoming).await?;
-            drop(shaking);
+            let stream = quic::shake(call).await?;
             self.served(stream);
             Ok(())
         };

@@ -5,7 +5,9 @@
 //! Calls: `quinn`. Called by: `serve`, `handshake`, then `connection` through the stream's traits.
 //! Holds: a connection's packets are made and read on its shard's thread, by a task of quinn's; the
 //! endpoint only sorts datagrams. What a client has sent and nobody has read is bounded by windows: a
-//! small one until the handshake is over.
+//! small one until the first read.
+//! Does not hold: datagrams that the endpoint has sorted wait for the connection's task in quinn's queue,
+//! which nothing here bounds: a thread that is busy for long lets it grow as fast as the network sends.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -20,8 +22,8 @@ use anyhow::Context as _;
 use headwater_mqtt_broker::Peer;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
-    Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    Connection, Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -32,8 +34,8 @@ use super::doors::{Accepted, Carrier, Entrance, hand_over};
 use super::guests::Arrivals;
 use super::shard::Common;
 
-/// What a client may send before its handshake is over, and nobody reads.
-const EARLY_BYTES: u32 = 32 << 10;
+/// What a client may send before anything of it was read.
+const EARLY_BYTES: u32 = 64 << 10;
 /// What a client may send ahead of the reader, and what is kept of our own until the client has
 /// acknowledged it.
 const WINDOW_BYTES: u32 = 256 << 10;
@@ -52,7 +54,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 pub(crate) struct QuicDoor {
     endpoint: Endpoint,
     /// With the key of the address tokens, which outlives certificates.
-    config: ServerConfig,
+    config: Arc<ServerConfig>,
     tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     /// One reference for each handshake in progress.
     shaking: Shaking,
@@ -60,7 +62,15 @@ pub(crate) struct QuicDoor {
 
 /// Held as long as a handshake is in progress.
 #[derive(Clone, Default)]
-pub(crate) struct Shaking(Arc<()>);
+struct Shaking(Arc<()>);
+
+/// A QUIC connection before its handshake, which is in progress from now on.
+pub(crate) struct Call {
+    incoming: Incoming,
+    /// As it is when the connection is let in, which may be after it came.
+    config: Arc<ServerConfig>,
+    shaking: Shaking,
+}
 
 impl QuicDoor {
     /// Takes over a bound socket; within a runtime, whose threads sort its datagrams.
@@ -84,7 +94,7 @@ impl QuicDoor {
         .context("listeners.quic: the socket cannot be watched")?;
         Ok(Self {
             endpoint,
-            config,
+            config: Arc::new(config),
             tls,
             shaking: Shaking::default(),
         })
@@ -155,8 +165,13 @@ impl QuicDoor {
             common.counters.refused.fetch_add(1, Ordering::Relaxed);
             return incoming.refuse();
         };
+        let call = Call {
+            incoming,
+            config: Arc::clone(&self.config),
+            shaking: self.shaking.clone(),
+        };
         let accepted = Accepted {
-            carrier: Carrier::Quic(Box::new(incoming), self.shaking.clone()),
+            carrier: Carrier::Quic(Box::new(call)),
             peer: Peer {
                 address: Some(address),
             },
@@ -171,8 +186,9 @@ impl QuicDoor {
         self.tls.mark_unchanged();
         match crypto(&self.tls) {
             Ok(crypto) => {
-                self.config.crypto = crypto;
-                self.endpoint.set_server_config(Some(self.config.clone()));
+                let config = Arc::make_mut(&mut self.config);
+                config.crypto = crypto;
+                self.endpoint.set_server_config(Some(config.clone()));
             }
             Err(refused) => error!(%refused, "a new certificate does not do for QUIC"),
         }
@@ -202,13 +218,18 @@ fn transport() -> TransportConfig {
 }
 
 /// Goes through the handshake, up to the stream that is MQTT's.
-pub(crate) async fn shake(incoming: Incoming) -> io::Result<QuicStream> {
-    let connection = incoming.accept()?.await?;
+pub(crate) async fn shake(call: Call) -> io::Result<QuicStream> {
+    let Call {
+        incoming,
+        config,
+        shaking: _shaking,
+    } = call;
+    let connection = incoming.accept_with(config)?.await?;
     let (send, recv) = connection.accept_bi().await?;
-    connection.set_receive_window(VarInt::from_u32(WINDOW_BYTES));
     Ok(QuicStream {
         send,
         recv,
+        early: Some(connection),
         ending: None,
     })
 }
@@ -217,6 +238,8 @@ pub(crate) async fn shake(incoming: Incoming) -> io::Result<QuicStream> {
 pub(crate) struct QuicStream {
     send: SendStream,
     recv: RecvStream,
+    /// Until something was read: its window is still small.
+    early: Option<Connection>,
     /// Until the client has all that was written.
     ending: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
@@ -227,7 +250,14 @@ impl AsyncRead for QuicStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.recv).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.recv).poll_read(cx, buf))?;
+        if buf.filled().len() > before
+            && let Some(connection) = self.early.take()
+        {
+            connection.set_receive_window(VarInt::from_u32(WINDOW_BYTES));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

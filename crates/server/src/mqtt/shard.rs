@@ -459,9 +459,9 @@ impl ShardThread {
         self.next_connection.set(connection.0 + 1);
         let socket = match carrier {
             Carrier::Socket(socket) => socket,
-            Carrier::Quic(incoming, shaking) => {
+            Carrier::Quic(call) => {
                 let arrival = Arrival::new(Rc::clone(self), connection, peer, entrance, guest);
-                return self.shake(connection, arrival.enter_quic(*incoming, shaking));
+                return self.shake(connection, arrival.enter_quic(*call));
             }
         };
         let stream = match TcpStream::from_std(socket) {
