@@ -64,6 +64,16 @@ impl Pace {
         u64::try_from(wait).unwrap_or(0)
     }
 
+    /// Milliseconds until there are some, if there is not one: as many as come in a twentieth of a
+    /// second, so that who waits is woken no oftener than that.
+    pub(crate) fn wait_for_some_ms(&mut self, now_ms: u64) -> u64 {
+        if self.wait_ms(now_ms, 1) == 0 {
+            return 0;
+        }
+        let some = self.per_second.div_euclid(20).min(self.burst / TOKEN);
+        self.wait_ms(now_ms, u64::try_from(some).unwrap_or(1).max(1))
+    }
+
     /// Takes one, if there is one.
     pub(crate) fn take_one(&mut self, now_ms: u64) -> bool {
         self.fill(now_ms);
@@ -114,7 +124,7 @@ impl Paces {
     /// When its next packet may be taken, if not now.
     pub(crate) fn ahead_until(&mut self, now_ms: u64) -> Option<u64> {
         // Bytes are paid for when they come, a message when it is taken.
-        let messages = self.messages.as_mut().map(|one| one.wait_ms(now_ms, 1));
+        let messages = (self.messages.as_mut()).map(|one| one.wait_for_some_ms(now_ms));
         let bytes = self.bytes.as_mut().map(|one| one.wait_ms(now_ms, 0));
         let wait = messages.max(bytes).filter(|wait| *wait > 0)?;
         Some(now_ms + wait)

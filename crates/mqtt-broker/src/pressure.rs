@@ -134,8 +134,7 @@ impl Shard {
         if let Some(paces) = &mut connection.paces {
             paces.until_ms = Some(until_ms);
         }
-        // A copy: it may be little of a large buffer.
-        connection.held = Bytes::copy_from_slice(&rest);
+        connection.held = rest;
         self.counts.slowed += 1;
         self.pause(at);
         self.rearm_connection(now, at);

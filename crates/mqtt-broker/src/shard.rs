@@ -94,6 +94,8 @@ pub struct Shard {
     pub(crate) moves: Moves,
     /// Below it session numbers are reserved in the log for this shard.
     pub(crate) numbers_reserved: u64,
+    /// Below it they were asked for, answered or not: the row never goes back.
+    pub(crate) numbers_asked: u64,
     /// Questions that wait for Sessions on their way here.
     pub(crate) inquiries: Vec<Inquiry>,
     // The round.
@@ -160,6 +162,7 @@ impl Shard {
             sweep_expired_from: 0,
             moves: Moves::default(),
             numbers_reserved: 0,
+            numbers_asked: 0,
             inquiries: Vec::new(),
             effects: Vec::new(),
             touched: Vec::new(),
@@ -289,7 +292,7 @@ impl Shard {
                 self.counts.bytes_received += bytes.len() as u64;
                 if let Some(at) = self.by_id.get(&connection).copied() {
                     self.pay(now, at, bytes.len());
-                    self.received(now, at, bytes);
+                    self.received(now, at, bytes, true);
                 }
             }
             Input::Opened {
@@ -375,8 +378,8 @@ impl Shard {
         }
     }
 
-    /// All packets of one read.
-    fn received(&mut self, now: Now, at: usize, mut bytes: Bytes) {
+    /// All packets of one read; of a `fresh` one, or of what is left of it.
+    fn received(&mut self, now: Now, at: usize, mut bytes: Bytes, fresh: bool) {
         let heard_ms = self.hearing_ms(now);
         loop {
             let Some(connection) = self.connections.get_mut(at) else {
@@ -391,6 +394,10 @@ impl Shard {
                 && connection.stage == Stage::Live
                 && let Some(until_ms) = paces.ahead_until(now.mono_ms)
             {
+                // A copy: it may be little of a large buffer. What was held is one already.
+                if fresh {
+                    bytes = Bytes::copy_from_slice(&bytes);
+                }
                 return self.wait_for_pace(now, at, until_ms, bytes);
             }
             match connection.decoder.decode_read(&mut bytes) {
@@ -451,7 +458,7 @@ impl Shard {
         };
         let held = std::mem::take(&mut connection.held);
         if !held.is_empty() {
-            self.received(now, at, held);
+            self.received(now, at, held, false);
         }
         self.resume(now, at);
     }

@@ -338,7 +338,7 @@ impl Shard {
     }
 
     /// The rows that the Session gets with this CONNECT.
-    fn dress_rows(&self, slot: usize, dress: &mut Dress) -> Vec<Change> {
+    fn dress_rows(&mut self, slot: usize, dress: &mut Dress) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(session) = self.sessions.get(slot) else {
             return changes;
@@ -370,7 +370,8 @@ impl Shard {
             };
             changes.push(rows::floor(number, &floor));
             if number >= self.numbers_reserved {
-                let next = number + NUMBERS_STEP;
+                let next = self.numbers_asked.max(number + NUMBERS_STEP);
+                self.numbers_asked = next;
                 dress.numbers = Some(next);
                 changes.push(rows::numbers(self.index, next));
             }

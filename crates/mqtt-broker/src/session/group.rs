@@ -606,9 +606,17 @@ impl Shard {
     }
 
     /// A member's connection is gone, or its subscription.
-    pub(crate) fn parted(&mut self, seat: &Arc<Seat>, number: u64, connection: ConnectionId) {
-        let slot = self.slot_of(seat);
-        let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot)) else {
+    pub(crate) fn parted(
+        &mut self,
+        now: Now,
+        seat: &Arc<Seat>,
+        number: u64,
+        connection: ConnectionId,
+    ) {
+        let Some(slot) = self.slot_of(seat) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
         let Some(group) = &mut session.group else {
@@ -618,6 +626,8 @@ impl Shard {
         if group.members.is_empty() {
             session.load = None;
         }
+        // What nobody takes who is still there is not waited with.
+        self.dispatch(now, slot);
     }
 
     /// Nobody subscribes any more: the group ends, and what it is owed with it.

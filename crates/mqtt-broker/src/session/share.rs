@@ -204,11 +204,14 @@ impl Shard {
 
     /// A subscription of a group is gone. What was sent is still completed [MQTT-3.10.4-3].
     pub(crate) fn part_group(&mut self, slot: usize, group: &Arc<Seat>) {
-        let Some(session) = self.sessions.get_mut(slot) else {
+        let Some(session) = self.sessions.get(slot) else {
             return;
         };
         let member = session.number();
-        if let Some(shares) = &mut session.shares {
+        // First, so that nothing comes back to it.
+        self.tell_parted(slot, member, group);
+        let session = self.sessions.get_mut(slot);
+        if let Some(shares) = session.and_then(|session| session.shares.as_mut()) {
             let mut back = Vec::new();
             shares.waiting.retain(|one| {
                 let stays = !Arc::ptr_eq(&one.given.group, group);
@@ -220,7 +223,6 @@ impl Shard {
             let back = back.into_iter().map(|given| (given, Outcome::Back));
             self.answer_all(back.collect());
         }
-        self.tell_parted(slot, member, group);
     }
 
     fn tell_parted(&mut self, slot: usize, member: u64, group: &Arc<Seat>) {

@@ -194,7 +194,7 @@ impl Shard {
     }
 
     /// What the log must know of a group once a Session that outlives its connection subscribes.
-    fn group_rows(&self, seat: &Seat, changes: &mut Vec<Change>, numbers: &mut Option<u64>) {
+    fn group_rows(&mut self, seat: &Seat, changes: &mut Vec<Change>, numbers: &mut Option<u64>) {
         let Some(group) = seat.group().filter(|group| !group.is_lasting()) else {
             return;
         };
@@ -202,7 +202,8 @@ impl Shard {
         changes.push(rows::group(number, &group.name));
         let reserved = self.numbers_reserved.max(numbers.unwrap_or(0));
         if number >= reserved {
-            let next = number + NUMBERS_STEP;
+            let next = self.numbers_asked.max(number + NUMBERS_STEP);
+            self.numbers_asked = next;
             *numbers = Some(next);
             changes.push(rows::numbers(self.index, next));
         }

@@ -73,7 +73,7 @@ impl Shard {
                 group,
                 member,
                 connection,
-            } => self.parted(&group, member, connection),
+            } => self.parted(now, &group, member, connection),
             Between::Disband(seat) => self.disband(now, &seat),
             Between::Dispatch(dispatch) => self.dispatched(now, *dispatch),
             Between::Settled { group, turns } => self.settled(now, &group, &turns),

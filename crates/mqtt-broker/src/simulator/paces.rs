@@ -145,3 +145,27 @@ fn exactly_once_stays_so_at_a_rate_and_the_end_of_a_connection_waits_for_what_wa
     assert!(!world.is_open(writer));
     assert_eq!(world.read(reader), hex("30 04 0001 61 78 30 04 0001 61 79"));
 }
+
+#[test]
+fn who_is_far_ahead_is_looked_at_seldom_and_copied_once() {
+    let rate = Rate {
+        per_second: 200,
+        burst: 100,
+    };
+    let mut world = world(rate, NONE);
+    let reader = reader(&mut world);
+    let writer = live(&mut world, 0, &connect_v3('w', true));
+    exchange(&mut world, writer, &hex("30 04 0001 61 00").repeat(300));
+    let end = |world: &World| {
+        let held = world.shards[0].connections.iter().map(|(_, one)| &one.held);
+        held.map(|held| held.as_ptr_range().end).max()
+    };
+    let first = end(&world);
+    pass(&mut world, 500);
+    assert_eq!(end(&world), first, "the same copy");
+    pass(&mut world, 500);
+    assert_eq!(world.read(reader).len(), 6 * 300);
+    // 200 messages, ten a twentieth of a second.
+    let slowed = world.shards[0].counts().slowed;
+    assert!(slowed <= 21, "{slowed}");
+}

@@ -2,7 +2,9 @@
 
 use super::World;
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
+use crate::rows;
 use crate::session::Session;
+use crate::session::connect::NUMBERS_STEP;
 use crate::{ConnectionId, Effect, Input, Limits, Strategy, Table};
 
 const LASTING: &str = "05 11 00000064";
@@ -600,4 +602,66 @@ fn busy_groups_leave_half_of_the_window_to_the_sessions_own_messages() {
         }
         assert_eq!(got.len(), 25 - window, "everything comes");
     }
+}
+
+#[test]
+fn nothing_comes_back_to_who_unsubscribed() {
+    let mut world = World::new(1, Limits::default());
+    let y = member(&mut world, 0, 'y', true, 1);
+    world.cut(y);
+    // Receive Maximum 2, and its own messages have it.
+    let x = live(&mut world, 0, &connect_v5('x', "02", "03 21 0002", ""));
+    exchange(&mut world, x, &subscribe("$share/g/a", 1));
+    exchange(&mut world, x, &subscribe("b", 1));
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    exchange(&mut world, p, &hex("32 06 0001 62 0062 62"));
+    exchange(&mut world, p, &hex("32 06 0001 62 0063 63"));
+    publish(&mut world, p, 1, 1);
+    assert_eq!(payloads(&world.read(x)), [0x62, 0x63]);
+    exchange(&mut world, x, &unsubscribe("$share/g/a"));
+    let got = [puback(&mut world, x, 1), puback(&mut world, x, 2)].concat();
+    assert_eq!(payloads(&got), []);
+    let (_, got) = back(&mut world, 0, 'y');
+    assert_eq!(payloads(&got), [1]);
+}
+
+#[test]
+fn what_only_a_member_that_left_would_take_is_dropped() {
+    let mut world = World::new(1, Limits::default());
+    // Maximum Packet Size 64; and one at once, of which it has one.
+    let x = live(&mut world, 0, &connect_v5('x', "02", "05 27 00000040", ""));
+    let y = live(&mut world, 0, &connect_v5('y', "02", "03 21 0001", ""));
+    exchange(&mut world, x, &subscribe("$share/g/a", 1));
+    exchange(&mut world, y, &subscribe("$share/g/a", 1));
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    publish(&mut world, p, 1, 1);
+    publish(&mut world, p, 1, 2);
+    assert_eq!(payloads(&world.read(y)), [2]);
+    let long = "03".repeat(64);
+    exchange(&mut world, p, &hex(&format!("32 45 0001 61 0003 {long}")));
+    publish(&mut world, p, 1, 4);
+    assert_eq!(payloads(&world.read(x)), [1]);
+    exchange(&mut world, y, &unsubscribe("$share/g/a"));
+    assert_eq!(payloads(&world.read(x)), [4]);
+}
+
+#[test]
+fn the_row_of_session_numbers_never_goes_back() {
+    let mut world = World::new(1, Limits::default());
+    let y = live(&mut world, 0, &connect_v5('y', "00", LASTING, ""));
+    let x = live(&mut world, 0, &connect_v5('x', "02", "00", ""));
+    let mut last = 0;
+    for filter in ["$share/g/a", "$share/h/a"] {
+        for _ in 0..2 * NUMBERS_STEP {
+            last = world.shared.next_number();
+        }
+        exchange(&mut world, x, &subscribe(filter, 1));
+    }
+    // The later group's number first, and both before an answer.
+    world.send(y, &subscribe("$share/h/a", 1));
+    world.send(y, &subscribe("$share/g/a", 1));
+    world.run();
+    let row = rows::numbers(0, last + 1 + NUMBERS_STEP);
+    let stands = world.log.tables.get(&(row.table, row.key));
+    assert_eq!(stands, row.value.as_ref());
 }
