@@ -40,14 +40,14 @@ impl Connection {
             && !self.output.is_congested()
     }
 
-    /// When it is to be looked at next: for its silence, unless it is not read, and for what its
-    /// socket does not take. `held_ms` is how long nobody was read so far.
+    /// When it is to be looked at next: for its silence and its proof, unless it is not read, and for
+    /// what its socket does not take. `held_ms` is how long nobody was read so far.
     fn due(&self, limits: &Limits, held_ms: u64) -> Option<u64> {
         let hears = self.silence_ms_max > 0 && !self.paused;
         let silent = hears.then(|| self.heard_ms + self.silence_ms_max + held_ms);
         let others = [
             self.unread_until(limits),
-            self.proof_until(),
+            self.proof_until(held_ms),
             self.ahead_until(),
         ];
         silent.into_iter().chain(others.into_iter().flatten()).min()
@@ -65,8 +65,8 @@ impl Connection {
     }
 
     /// When a Client that proves itself again must be done.
-    fn proof_until(&self) -> Option<u64> {
-        self.enhanced.as_ref()?.until_ms()
+    fn proof_until(&self, held_ms: u64) -> Option<u64> {
+        Some(self.enhanced.as_ref()?.until_ms()? + held_ms)
     }
 }
 
@@ -90,6 +90,9 @@ impl Shard {
         };
         if !connection.paused {
             connection.paused = true;
+            if let Some(enhanced) = &mut connection.enhanced {
+                enhanced.pause(self.hears_at_ms);
+            }
             self.effects.push(Effect::Pause(connection.id));
         }
     }
@@ -122,6 +125,9 @@ impl Shard {
         connection.paused = false;
         // What it sent meanwhile is still to be read.
         connection.heard_ms = heard_ms;
+        if let Some(enhanced) = &mut connection.enhanced {
+            enhanced.resume(heard_ms);
+        }
         self.effects.push(Effect::Resume(connection.id));
         self.rearm_connection(now, at);
     }
@@ -247,7 +253,7 @@ impl Shard {
                 let why = if is_past(connection.unread_until(limits)) {
                     self.counts.unread += 1;
                     UNREAD
-                } else if is_past(connection.proof_until()) {
+                } else if is_past(connection.proof_until(held_ms)) {
                     TOO_SLOW
                 } else {
                     DisconnectReason::KeepAliveTimeout.into() // [MQTT-3.1.2-22]

@@ -78,6 +78,8 @@ pub struct Shard {
     pub(crate) held_since_ms: Option<u64>,
     /// For how long in all none was read before.
     pub(crate) held_ms_before: u64,
+    /// The clock `hearing_ms` as of this Input.
+    pub(crate) hears_at_ms: u64,
     /// Row steps the log refused, to be tried again.
     pub(crate) stalled: Vec<RowStep>,
     /// Messages of groups that the log still has as their members'.
@@ -154,6 +156,7 @@ impl Shard {
             waiting: Vec::new(),
             held_since_ms: None,
             held_ms_before: 0,
+            hears_at_ms: 0,
             stalled: Vec::new(),
             giving_back: Vec::new(),
             owing: Vec::new(),
@@ -186,6 +189,7 @@ impl Shard {
     /// Applies one Input. What can be gathered over several Inputs is: flushes, messages to other
     /// shards, commits of rows. Call `settle` before waiting for anything.
     pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        self.hears_at_ms = self.hearing_ms(now);
         self.apply(now, input);
         self.hear_own(now);
         // Behind what a panic left there: a commit that is counted as pending must be asked for.
@@ -217,6 +221,7 @@ impl Shard {
 
     /// Ends a round: one Flush a touched connection, one message a shard, one commit of rows.
     pub fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.hears_at_ms = self.hearing_ms(now);
         self.run_feeds(now);
         self.hear_own(now);
         self.turn = Turn::default();

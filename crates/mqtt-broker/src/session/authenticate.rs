@@ -59,8 +59,10 @@ struct Exchange {
     method: Box<dyn AuthenticationExchange>,
     rounds: u8,
     bytes: usize,
-    /// It is over by then, in monotonic milliseconds.
+    /// It is over by then, by [`hearing_ms`](Shard::hearing_ms).
     until_ms: u64,
+    /// The socket is not read since then: the Client's time stands still.
+    paused_ms: Option<u64>,
 }
 
 impl fmt::Debug for Enhanced {
@@ -75,9 +77,28 @@ impl fmt::Debug for Enhanced {
 }
 
 impl Enhanced {
-    /// When a Client that proves itself again must be done.
+    /// When a Client that proves itself again must be done, by
+    /// [`hearing_ms`](Shard::hearing_ms); never while its socket is not read.
     pub(crate) fn until_ms(&self) -> Option<u64> {
-        self.under_way.as_ref().map(|exchange| exchange.until_ms)
+        let exchange = self.under_way.as_ref();
+        let exchange = exchange.filter(|one| one.paused_ms.is_none());
+        exchange.map(|one| one.until_ms)
+    }
+
+    /// Its socket is not read any more.
+    pub(crate) fn pause(&mut self, hearing_ms: u64) {
+        if let Some(exchange) = &mut self.under_way {
+            exchange.paused_ms = Some(hearing_ms);
+        }
+    }
+
+    /// It is again.
+    pub(crate) fn resume(&mut self, hearing_ms: u64) {
+        if let Some(exchange) = &mut self.under_way
+            && let Some(paused_ms) = exchange.paused_ms.take()
+        {
+            exchange.until_ms += hearing_ms.saturating_sub(paused_ms);
+        }
     }
 
     /// For CONNACK [MQTT-4.12.0-5].
@@ -184,6 +205,7 @@ impl Shard {
     }
 
     fn begin_exchange(&mut self, now: Now, at: usize) {
+        let hearing_ms = self.hearing_ms(now);
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
@@ -208,7 +230,8 @@ impl Shard {
             method: method.begin(applicant),
             rounds: 0,
             bytes: 0,
-            until_ms: now.mono_ms + self.shared.limits.connect_ms_max,
+            until_ms: hearing_ms + self.shared.limits.connect_ms_max,
+            paused_ms: connection.paused.then_some(hearing_ms),
         });
     }
 

@@ -1,12 +1,15 @@
 //! Enhanced authentication by a method made for it: AUTH packets by hand. Bytes from the
 //! specification.
 
+use std::sync::Arc;
+
 use headwater_mqtt_codec::Binary;
 
 use super::World;
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
 use crate::{
-    Applicant, AuthenticationExchange, AuthenticationMethod, AuthenticationStep, Limits, Verdict,
+    Applicant, AuthenticationExchange, AuthenticationMethod, AuthenticationStep, ClientLimits,
+    Input, Limits, Rate, Verdict,
 };
 
 /// Asks "?" until it hears "ok" (or "me": another principal); "no" is refused, "pw" as a password.
@@ -265,6 +268,91 @@ fn a_client_that_fails_to_prove_itself_again_is_closed_by_its_code() {
     world.run();
     assert_eq!(world.read(client), hex("e0 01 87"));
     assert!(!world.is_open(client));
+}
+
+/// Time passes in steps, as a driver sees it; the log does nothing meanwhile.
+fn wait(world: &mut World, ms: u64) {
+    for _ in 0..ms {
+        world.pass(1);
+        let due = world.shards[0].deadline();
+        if due.is_some_and(|due| due <= world.now.mono_ms) {
+            world.inboxes[0].push_back(Input::Tick);
+        }
+        world.run_shard(0, usize::MAX);
+    }
+}
+
+#[test]
+fn the_time_to_prove_itself_again_stands_still_while_the_client_is_not_read() {
+    // QoS 1 to "routed/x": a commit.
+    let publish = hex("32 0d 0008 726f757465642f78 0001 00");
+    let goes_on = |world: &mut World, client, why: &str| {
+        wait(world, 999);
+        assert!(world.is_open(client), "{why}");
+        wait(world, 1);
+        assert_eq!(world.read(client), hex("e0 01 87"), "{why}");
+        assert!(!world.is_open(client), "{why}");
+    };
+    // The log takes its time, for this Client or for all of the shard; before AUTH in the same read,
+    // or after.
+    for (of_shard, later) in [(false, true), (true, true), (false, false)] {
+        let mut limits = Limits::default();
+        match of_shard {
+            true => limits.shard_commits_max = 1,
+            false => limits.connection_commits_max = 1,
+        }
+        let why = format!("shard {of_shard}, later {later}");
+        let mut world = World::new(1, limits);
+        let client = proven(&mut world);
+        let first = if later { &[][..] } else { &publish[..] };
+        world.send(client, &[first, &auth("19", "a")].concat());
+        world.run_shard(0, usize::MAX);
+        assert_eq!(world.read(client), auth("18", "?"), "{why}");
+        if later {
+            wait(&mut world, 4_000);
+            world.send(client, &publish);
+        }
+        world.run_shard(0, usize::MAX);
+        assert!(world.paused.contains(&client), "{why}");
+        wait(&mut world, 20_000);
+        assert!(world.shards[0].output(client).is_some(), "{why}");
+        world.run_log(usize::MAX);
+        world.run_shard(0, usize::MAX);
+        assert!(!world.paused.contains(&client), "{why}");
+        world.read(client);
+        if !later {
+            wait(&mut world, 4_000);
+        }
+        goes_on(&mut world, client, &why);
+    }
+    // Or nobody is read.
+    let mut world = World::new(1, Limits::default());
+    let client = proven(&mut world);
+    exchange(&mut world, client, &auth("19", "a"));
+    wait(&mut world, 4_000);
+    world.inboxes[0].push_back(Input::Held);
+    world.run_shard(0, usize::MAX);
+    wait(&mut world, 20_000);
+    world.inboxes[0].push_back(Input::Released);
+    world.run_shard(0, usize::MAX);
+    goes_on(&mut world, client, "held");
+    // Or it is ahead of its rate: its AUTH waits behind what it sent before.
+    let mut world = World::new(1, Limits::default());
+    world.client_limits = Arc::new(ClientLimits {
+        messages: Rate {
+            per_second: 1,
+            burst: 1,
+        },
+        ..ClientLimits::default()
+    });
+    let client = proven(&mut world);
+    exchange(&mut world, client, &auth("19", "a"));
+    let many = hex("30 05 0001 61 00 78").repeat(11);
+    world.send(client, &[&many[..], &auth("18", "ok")].concat());
+    wait(&mut world, 10_000);
+    assert_eq!(world.read(client), []);
+    wait(&mut world, 2_000);
+    assert_eq!(world.read(client), auth("00", "!"));
 }
 
 #[test]
