@@ -14,6 +14,7 @@ mod feeds;
 mod filters;
 mod flow;
 mod full_disk;
+mod groups;
 mod judge;
 mod keeper;
 mod messages;

@@ -7,7 +7,8 @@
 //! Not for: who subscribes, see `groups`; what a member does with a message, see `share`.
 //! Holds: each message is with one member at a time. It goes back in its place when that one is
 //!   lost, and to the next; not at QoS 2, once it was sent [MQTT-4.8.2-5]. A member is given no
-//!   more than it has room for, so that what waits, waits here.
+//!   more than it has room for, so that what waits, waits here. What waits for one member, because
+//!   the others refused it, is overtaken by what those take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +25,9 @@ use crate::pending::Then;
 use crate::session::share::{Dispatch, Given, Outcome};
 use crate::session::{Queued, Session};
 use crate::{CommitId, ConnectionId, Message, Now, Publisher, Shard};
+
+/// Messages that may wait for a member that has no room, and be overtaken; behind so many all wait.
+const OVERTAKEN_MAX: usize = 64;
 
 /// One that is connected.
 #[derive(Debug)]
@@ -143,9 +147,26 @@ impl Group {
         })
     }
 
-    /// What came back and must be read from the log again, in its order.
+    /// What came back, can go on and must be read from the log again, in its order.
     pub(crate) fn owed_again(&self) -> impl Iterator<Item = &Owed> {
-        self.returned.values().filter_map(|one| one.item.owed())
+        self.going().filter_map(|(_, one)| one.item.owed())
+    }
+
+    /// What came back and can go on, by turn.
+    fn going(&self) -> impl Iterator<Item = (u64, &Returned)> {
+        let mut overtaken = 0;
+        let all = self.returned.iter().map_while(move |(turn, one)| {
+            let goes = self.can_go(&one.refused);
+            overtaken += usize::from(!goes);
+            (overtaken < OVERTAKEN_MAX).then_some(goes.then_some((*turn, one)))
+        });
+        all.flatten()
+    }
+
+    /// One that has room may take it, or nobody takes it at all.
+    fn can_go(&self, refused: &[u64]) -> bool {
+        let mut ready = self.ready.iter();
+        ready.any(|number| !refused.contains(number)) || self.all_refuse(refused)
     }
 
     pub(crate) fn has_members(&self) -> bool {
@@ -277,9 +298,13 @@ impl Session {
         is_lasting
     }
 
+    /// Where the next message is that can go to somebody.
     fn place(&self, group: &Group) -> Option<Place> {
-        if let Some((turn, _)) = group.returned.first_key_value() {
-            return Some(Place::Returned(*turn));
+        if let Some((turn, _)) = group.going().next() {
+            return Some(Place::Returned(turn));
+        }
+        if group.returned.len() >= OVERTAKEN_MAX {
+            return None;
         }
         if !self.queue.is_empty() {
             return Some(Place::Queue);

@@ -47,7 +47,7 @@ fn back(world: &mut World, shard: usize, id: char) -> (ConnectionId, Vec<u8>) {
 }
 
 /// PUBLISH to "a" at QoS 1 or 2 with this identifier, which is its payload too. From 3.1.1.
-fn publish(world: &mut World, publisher: ConnectionId, qos: u8, id: u8) {
+pub(super) fn publish(world: &mut World, publisher: ConnectionId, qos: u8, id: u8) {
     let bytes = hex(&format!("3{} 06 0001 61 00{id:02x} {id:02x}", qos * 2));
     let answer = exchange(world, publisher, &bytes);
     let wanted = if qos == 2 { "50" } else { "40" };
@@ -58,7 +58,7 @@ fn publish(world: &mut World, publisher: ConnectionId, qos: u8, id: u8) {
 }
 
 /// The payloads of the PUBLISHes to "a" in these bytes, with first byte and identifier.
-fn payloads(mut bytes: &[u8]) -> Vec<u8> {
+pub(super) fn payloads(mut bytes: &[u8]) -> Vec<u8> {
     let mut found = Vec::new();
     while let [first, length, rest @ ..] = bytes {
         let (body, after) = rest.split_at(usize::from(*length));
@@ -70,13 +70,13 @@ fn payloads(mut bytes: &[u8]) -> Vec<u8> {
     found
 }
 
-fn group(world: &World) -> Option<&Session> {
+pub(super) fn group(world: &World) -> Option<&Session> {
     let all = world.shards.iter().flat_map(|shard| &shard.sessions);
     let mut groups = all.filter(|(_, session)| session.group.is_some());
     groups.next().map(|(_, session)| &**session)
 }
 
-fn puback(world: &mut World, connection: ConnectionId, id: u8) -> Vec<u8> {
+pub(super) fn puback(world: &mut World, connection: ConnectionId, id: u8) -> Vec<u8> {
     exchange(world, connection, &hex(&format!("40 02 00{id:02x}")))
 }
 
@@ -640,9 +640,12 @@ fn what_only_a_member_that_left_would_take_is_dropped() {
     let long = "03".repeat(64);
     exchange(&mut world, p, &hex(&format!("32 45 0001 61 0003 {long}")));
     publish(&mut world, p, 1, 4);
-    assert_eq!(payloads(&world.read(x)), [1]);
+    assert_eq!(payloads(&world.read(x)), [1, 4]);
+    let waiting = |world: &World| group(world).unwrap().group.as_ref().unwrap().waiting();
+    assert_eq!(waiting(&world).1, 1, "for y");
     exchange(&mut world, y, &unsubscribe("$share/g/a"));
-    assert_eq!(payloads(&world.read(x)), [4]);
+    assert_eq!(waiting(&world).1, 0);
+    assert_eq!(world.shards[0].counts().dropped_too_large, 1);
 }
 
 #[test]

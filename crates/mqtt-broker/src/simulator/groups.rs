@@ -1,0 +1,90 @@
+//! Groups of Shared Subscriptions whose members refuse, are full or come and go: what waits, and for
+//! whom. Bytes from the specification (MQTT 5.0, 4.8.2).
+
+use super::World;
+use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
+use super::shares::{group, payloads, puback, publish, subscribe};
+use crate::{ConnectionId, Limits};
+
+/// A member of `$share/g/a` at QoS 1 whose CONNECT has this property, of five bytes at the most.
+fn member_with(world: &mut World, id: char, lasting: bool, property: &str) -> ConnectionId {
+    let (flags, expiry) = match lasting {
+        true => ("00", "11 00000064 "),
+        false => ("02", ""),
+    };
+    let all = format!("{expiry}{property}");
+    let length = hex(&all).len();
+    let connect = connect_v5(id, flags, &format!("{length:02x} {all}"), "");
+    let connection = live(world, 0, &connect);
+    exchange(world, connection, &subscribe("$share/g/a", 1));
+    connection
+}
+
+/// Maximum Packet Size 64.
+const SHORT: &str = "27 00000040";
+/// Receive Maximum 2: one at once for the group.
+const ONE: &str = "21 0002";
+
+/// PUBLISH to "a" at QoS 1 that is longer than 64 bytes.
+fn publish_long(world: &mut World, publisher: ConnectionId, id: u8) {
+    let long = format!("{id:02x}").repeat(64);
+    let bytes = hex(&format!("32 45 0001 61 00{id:02x} {long}"));
+    let answer = exchange(world, publisher, &bytes);
+    assert_eq!(answer, hex(&format!("40 02 00{id:02x}")));
+}
+
+/// Messages of the group that came back.
+fn returned(world: &World) -> usize {
+    let session = group(world).unwrap();
+    session.group.as_ref().unwrap().waiting().1
+}
+
+#[test]
+fn a_message_that_waits_for_one_member_holds_up_no_other() {
+    for lasting in [false, true] {
+        let limits = Limits {
+            cache_bytes_max: 0, // What is owed is read back from the log.
+            ..Limits::default()
+        };
+        let mut world = World::new(1, limits);
+        let x = member_with(&mut world, 'x', lasting, SHORT);
+        let y = member_with(&mut world, 'y', lasting, ONE);
+        let p = live(&mut world, 0, &connect_v3('p', true));
+        publish(&mut world, p, 1, 1);
+        publish(&mut world, p, 1, 2);
+        publish_long(&mut world, p, 3);
+        publish(&mut world, p, 1, 4);
+        publish_long(&mut world, p, 5);
+        publish(&mut world, p, 1, 6);
+        assert_eq!(payloads(&world.read(x)), [1, 4, 6]);
+        assert_eq!(payloads(&world.read(y)), [2]);
+        assert_eq!(payloads(&puback(&mut world, y, 1)), [3]);
+        assert_eq!(payloads(&puback(&mut world, y, 2)), [5]);
+        assert_eq!(world.read(x), []);
+        assert_eq!(world.shards[0].counts().dropped_too_large, 0);
+        world.agrees_with_its_log(false).unwrap();
+    }
+}
+
+#[test]
+fn so_many_messages_wait_for_one_member_and_no_more() {
+    for lasting in [false, true] {
+        let mut world = World::new(1, Limits::default());
+        let x = member_with(&mut world, 'x', lasting, SHORT);
+        let y = member_with(&mut world, 'y', lasting, ONE);
+        let p = live(&mut world, 0, &connect_v3('p', true));
+        publish(&mut world, p, 1, 1);
+        publish(&mut world, p, 1, 2);
+        for id in 3..=72 {
+            publish_long(&mut world, p, id);
+        }
+        publish(&mut world, p, 1, 73);
+        assert_eq!(payloads(&world.read(x)), [1]);
+        assert_eq!((payloads(&world.read(y)), returned(&world)), (vec![2], 64));
+        for id in 1..=70 {
+            assert_eq!(payloads(&puback(&mut world, y, id)), [id + 2]);
+        }
+        assert_eq!(payloads(&world.read(x)), [73]);
+        assert_eq!(returned(&world), 0);
+    }
+}
