@@ -42,9 +42,9 @@ use bytes::{Buf, Bytes};
 use headwater_mqtt_codec::{DisconnectReason, Text};
 
 use crate::{
-    Change, ClientLimits, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded, Message,
-    Now, Peer, Position, Receipt, Refusal, Routes, Shard, Shared, Strategy, System, Table, Ticket,
-    distribute,
+    AllowAll, Change, ClientLimits, Commit, Config, ConnectionId, Effect, Input, Limits, Loaded,
+    Message, Now, Peer, Policy, Position, Publisher, Receipt, Refusal, Routes, Shard, Shared,
+    Strategy, System, Table, Ticket, Verdict, distribute,
 };
 use keeper::{Keeper, Wish};
 
@@ -80,6 +80,36 @@ struct SomeRoutes;
 impl Routes for SomeRoutes {
     fn takes(&self, message: &Message) -> bool {
         message.topic.starts_with("routed/")
+    }
+}
+
+/// Keeps `secret` from the Client `d`.
+struct Secrets;
+
+impl Policy for Secrets {
+    fn connect(
+        &self,
+        peer: &Peer,
+        client: &str,
+        user: Option<&str>,
+        password: Option<&[u8]>,
+    ) -> Result<Box<str>, Verdict> {
+        AllowAll.connect(peer, client, user, password)
+    }
+
+    fn publish(&self, _publisher: &Publisher, _topic: &str) -> Verdict {
+        Verdict::Allow
+    }
+
+    fn subscribe(&self, _subscriber: &Publisher, _filter: &str) -> Verdict {
+        Verdict::Allow
+    }
+
+    fn receive(&self, subscriber: &Publisher, topic: &str) -> Verdict {
+        match (&*subscriber.client, topic) {
+            ("d", "secret") => Verdict::Deny,
+            _ => Verdict::Allow,
+        }
     }
 }
 
@@ -348,12 +378,12 @@ impl World {
             shards: self.inboxes.len(),
             limits: self.limits.clone(),
             routes: Box::new(SomeRoutes),
+            policy: Box::new(Secrets),
             response_information: self.response_information.clone(),
             methods: [("W".into(), Box::new(authentication::Word) as _)].into(),
             strategy: self.strategy,
             seed: self.epoch,
             system: self.system.clone(),
-            ..Config::default()
         }
     }
 

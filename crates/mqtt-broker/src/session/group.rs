@@ -22,7 +22,7 @@ use crate::input::Between;
 use crate::matching::Target;
 use crate::owed::Owed;
 use crate::pending::Then;
-use crate::session::share::{Dispatch, Given, Outcome};
+use crate::session::share::{Dispatch, Given, Outcome, Unfit};
 use crate::session::{Queued, Session};
 use crate::{CommitId, ConnectionId, Message, Now, Publisher, Shard};
 
@@ -81,8 +81,16 @@ impl Item {
     }
 }
 
-/// Members that a message is too long for, or not for to read.
-type Refused = SmallVec<[u64; 1]>;
+/// A member that does not take a message, for as long as it has this connection.
+#[derive(Debug)]
+struct Refusal {
+    member: u64,
+    connection: ConnectionId,
+    why: Unfit,
+}
+
+/// Ascending by member.
+type Refused = SmallVec<[Refusal; 1]>;
 
 /// A message that is with a member.
 #[derive(Debug)]
@@ -109,6 +117,12 @@ enum Place {
     Returned(u64),
     Queue,
     Owed,
+}
+
+/// What waits there.
+enum Waits {
+    Owed(Owed),
+    Memory(Arc<Message>),
 }
 
 /// What a Session has that is a group.
@@ -164,9 +178,31 @@ impl Group {
     }
 
     /// One that has room may take it, or nobody takes it at all.
-    fn can_go(&self, refused: &[u64]) -> bool {
+    fn can_go(&self, refused: &[Refusal]) -> bool {
         let mut ready = self.ready.iter();
-        ready.any(|number| !refused.contains(number)) || self.all_refuse(refused)
+        ready.any(|number| self.refusal(refused, *number).is_none())
+            || self.all_refuse(refused).is_some()
+    }
+
+    /// Why this member does not take it, as far as it has said so on its connection of now.
+    fn refusal(&self, refused: &[Refusal], number: u64) -> Option<Unfit> {
+        let index = refused.binary_search_by_key(&number, |one| one.member);
+        let refusal = refused.get(index.ok()?)?;
+        self.stands(refusal).then_some(refusal.why)
+    }
+
+    fn stands(&self, refusal: &Refusal) -> bool {
+        let member = self.find(refusal.member).ok();
+        let member = member.and_then(|index| self.members.get(index));
+        member.is_some_and(|member| member.connection == refusal.connection)
+    }
+
+    /// What members said of the message in this place.
+    fn refused_at(&self, place: Place) -> &[Refusal] {
+        match place {
+            Place::Returned(turn) => self.returned.get(&turn).map_or(&[], |one| &one.refused),
+            Place::Queue | Place::Owed => &[],
+        }
     }
 
     pub(crate) fn has_members(&self) -> bool {
@@ -189,7 +225,7 @@ impl Group {
         &self,
         strategy: Strategy,
         key: u64,
-        refused: &[u64],
+        refused: &[Refusal],
         with_room: bool,
     ) -> Option<usize> {
         let count = self.members.len();
@@ -207,7 +243,7 @@ impl Group {
         }
         let ready = &self.ready;
         let mut in_turn = ready.range(preferred..).chain(ready.range(..preferred));
-        let number = in_turn.find(|number| !refused.contains(number))?;
+        let number = in_turn.find(|number| self.refusal(refused, **number).is_none())?;
         self.find(*number).ok()
     }
 
@@ -251,8 +287,18 @@ impl Group {
                 self.part(out.member, out.connection);
                 true
             }
-            Outcome::Unfit => {
-                out.refused.push(out.member);
+            Outcome::Unfit(why) => {
+                let (member, connection) = (out.member, out.connection);
+                let refused = &mut out.refused;
+                // Those that went are not remembered.
+                refused.retain(|one| one.member != member && self.stands(one));
+                let at = refused.partition_point(|one| one.member < member);
+                let refusal = Refusal {
+                    member,
+                    connection,
+                    why,
+                };
+                refused.insert(at, refusal);
                 true
             }
         };
@@ -266,9 +312,15 @@ impl Group {
         }
     }
 
-    /// Nobody takes it, however much room there were.
-    fn all_refuse(&self, refused: &[u64]) -> bool {
-        (self.members.iter()).all(|member| refused.contains(&member.number()))
+    /// Why nobody takes it, however much room there were; too long for one of them is too long.
+    fn all_refuse(&self, refused: &[Refusal]) -> Option<Unfit> {
+        if refused.len() < self.members.len() {
+            return None;
+        }
+        let mut members = self.members.iter();
+        members.try_fold(Unfit::Denied, |why, member| {
+            Some(why.max(self.refusal(refused, member.number())?))
+        })
     }
 }
 
@@ -310,6 +362,17 @@ impl Session {
             return Some(Place::Queue);
         }
         (!self.owed.is_empty()).then_some(Place::Owed)
+    }
+
+    fn waits_at(&self, place: Place) -> Option<Waits> {
+        Some(match place {
+            Place::Returned(turn) => match &self.group.as_ref()?.returned.get(&turn)?.item {
+                Item::Owed(owed) => Waits::Owed((**owed).clone()),
+                Item::Memory { message, .. } => Waits::Memory(message.clone()),
+            },
+            Place::Queue => Waits::Memory(self.queue.front()?.message.clone()),
+            Place::Owed => Waits::Owed(self.owed.front()?),
+        })
     }
 
     /// Takes the message out of its place.
@@ -430,24 +493,9 @@ impl Shard {
         let Some(place) = session.place(group) else {
             return false;
         };
-        let returned = match place {
-            Place::Returned(turn) => group.returned.get(&turn),
-            Place::Queue | Place::Owed => None,
-        };
-        let refused = returned.map_or_else(Refused::new, |one| one.refused.clone());
-        let owed = match (place, returned.map(|one| &one.item)) {
-            (Place::Owed, _) => session.owed.front(),
-            (_, Some(Item::Owed(owed))) => Some((**owed).clone()),
-            _ => None,
-        };
-        let message = match (&owed, returned.map(|one| &one.item)) {
-            (None, Some(Item::Memory { message, .. })) => Some(message.clone()),
-            (None, _) => session.queue.front().map(|one| one.message.clone()),
-            (Some(_), _) => None,
-        };
-        let message = match (message, &owed) {
-            (Some(message), _) => message,
-            (None, Some(owed)) => match self.payload(slot, owed) {
+        let message = match session.waits_at(place) {
+            Some(Waits::Memory(message)) => message,
+            Some(Waits::Owed(owed)) => match self.payload(slot, &owed) {
                 Some(Some(message)) => message,
                 Some(None) => {
                     self.counts.dropped_gone += 1;
@@ -458,24 +506,27 @@ impl Shard {
                     return false;
                 }
             },
-            (None, None) => return false,
+            None => return false,
         };
         if message.is_expired(now) {
             self.counts.dropped_expired += 1;
             return self.drop_item(slot, place);
         }
-        let key = key(self.shared.strategy, &message);
+        let strategy = self.shared.strategy;
+        let key = key(strategy, &message);
         let Some(group) = self.sessions.get(slot).and_then(|one| one.group.as_ref()) else {
             return false;
         };
-        match group.choose(self.shared.strategy, key, &refused, true) {
-            Some(index) => self.dispatch_to(slot, place, index, message),
-            None if group.all_refuse(&refused) => {
-                self.counts.dropped_too_large += 1;
-                self.drop_item(slot, place)
-            }
-            None => false,
+        let refused = group.refused_at(place);
+        if let Some(index) = group.choose(strategy, key, refused, true) {
+            return self.dispatch_to(slot, place, index, message);
         }
+        match group.all_refuse(refused) {
+            Some(Unfit::TooLarge) => self.counts.dropped_too_large += 1,
+            Some(Unfit::Denied) => self.counts.dropped_denied += 1,
+            None => return false,
+        }
+        self.drop_item(slot, place)
     }
 
     fn drop_item(&mut self, slot: usize, place: Place) -> bool {

@@ -44,10 +44,19 @@ pub(crate) enum Outcome {
     Back,
     /// The same, and this one is not there any more.
     Absent,
-    /// It is longer than this member takes, or not for it to read.
-    Unfit,
+    /// The same, and not for this one as long as it has this connection.
+    Unfit(Unfit),
     /// It is the member's for good, in the log, with this sequence; `Done` follows.
     Taken(u64),
+}
+
+/// Why a member does not take a message.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Unfit {
+    /// It may not read it.
+    Denied,
+    /// It is longer than its Maximum Packet Size.
+    TooLarge,
 }
 
 /// A message for a member.
@@ -417,7 +426,7 @@ impl Shard {
         }
         let policy = &self.shared.policy;
         if policy.receive(&session.publisher, &message.topic) != Verdict::Allow {
-            return self.answer(given, Outcome::Unfit);
+            return self.answer(given, Outcome::Unfit(Unfit::Denied));
         }
         let ids: SmallVec<[SubscriptionId; 1]> = subscription.into_iter().collect();
         let manner = Manner { retain, ids: &ids };
@@ -427,7 +436,7 @@ impl Shard {
         };
         let delivery = wire(qos, id, false);
         if is_too_long(connection, now, &message, delivery, manner) {
-            return self.answer(given, Outcome::Unfit);
+            return self.answer(given, Outcome::Unfit(Unfit::TooLarge));
         }
         if let Some(owed) = owed {
             session.finished.retain(|finished| *finished != id);

@@ -88,3 +88,47 @@ fn so_many_messages_wait_for_one_member_and_no_more() {
         assert_eq!(returned(&world), 0);
     }
 }
+
+#[test]
+fn what_no_member_takes_is_counted_by_why() {
+    let mut world = World::new(1, Limits::default());
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    let counts = |world: &World| {
+        let counts = world.shards[0].counts();
+        (counts.dropped_denied, counts.dropped_too_large)
+    };
+    let d = live(&mut world, 0, &connect_v5('d', "02", "00", ""));
+    exchange(&mut world, d, &subscribe("$share/g/secret", 1));
+    exchange(&mut world, p, &hex("32 0b 0006 736563726574 0001 01"));
+    assert_eq!(counts(&world), (1, 0), "it may not read it");
+    let x = live(&mut world, 0, &connect_v5('x', "02", "05 27 00000040", ""));
+    exchange(&mut world, x, &subscribe("$share/g/secret", 1));
+    let long = "02".repeat(64);
+    let bytes = hex(&format!("32 4a 0006 736563726574 0002 {long}"));
+    assert_eq!(exchange(&mut world, p, &bytes), hex("40 02 0002"));
+    assert_eq!(counts(&world), (1, 1), "nor is it too long for everyone");
+    exchange(&mut world, p, &hex("32 0b 0006 736563726574 0003 03"));
+    assert_eq!(payloads(&world.read(x)), [3]);
+    assert_eq!((world.read(d), counts(&world)), (vec![], (1, 1)));
+}
+
+#[test]
+fn who_refused_a_message_is_asked_again_on_the_next_connection() {
+    // Of the same Maximum Packet Size, and of another.
+    for (property, got) in [(SHORT, vec![1]), ("27 00000100", vec![1, 3])] {
+        let mut world = World::new(1, Limits::default());
+        let x = member_with(&mut world, 'x', true, SHORT);
+        member_with(&mut world, 'y', true, ONE);
+        let p = live(&mut world, 0, &connect_v3('p', true));
+        publish(&mut world, p, 1, 1);
+        publish(&mut world, p, 1, 2);
+        publish_long(&mut world, p, 3);
+        assert_eq!((payloads(&world.read(x)), returned(&world)), (vec![1], 1));
+        world.cut(x);
+        world.run();
+        let connect = connect_v5('x', "00", &format!("0a 11 00000064 {property}"), "");
+        let x = world.open(0);
+        assert_eq!(payloads(&exchange(&mut world, x, &connect)), got);
+        assert_eq!(returned(&world), 2 - got.len());
+    }
+}
