@@ -4,7 +4,7 @@
 //! Holds: who sends a head slowly, or nothing, does not keep a place; the end waits for calls at
 //! work, and not for long.
 
-use std::io;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,22 +45,19 @@ pub(crate) async fn serve(
         let mut is_failing = false;
         loop {
             // Never closed, so it cannot fail.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            let Ok(permit) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
-            let accepted = match Place::take(&held, place) {
-                Some(place) => listener.accept().await.map(|(stream, _)| (stream, place)),
-                None => Err(io::Error::other("too many connections of all kinds")),
-            };
-            match accepted {
-                Ok((stream, place)) => {
+            let place = place(&held, permit, &mut is_failing).await;
+            match listener.accept().await {
+                Ok((stream, _)) => {
                     is_failing = false;
                     connections.spawn(connection(stream, router.clone(), told.clone(), place));
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut is_failing, true) {
-                        warn!(%error, "HTTP connections cannot be accepted");
-                    }
+                    complain(&mut is_failing, &error);
+                    drop(place);
+                    // Nothing says that a descriptor is free which some other part of the process had.
                     tokio::select! {
                         Some(_) = connections.join_next() => {}
                         () = tokio::time::sleep(ACCEPT_PAUSE) => {}
@@ -81,19 +78,29 @@ pub(crate) async fn serve(
     }
 }
 
+/// A place for the next connection, once there is one.
+async fn place(held: &Places, permit: OwnedSemaphorePermit, is_failing: &mut bool) -> Place {
+    while !held.take() {
+        complain(is_failing, &"too many connections of all kinds");
+        held.given_back().await;
+    }
+    Place {
+        held: held.clone(),
+        _permit: permit,
+    }
+}
+
+/// Once, until a connection was accepted.
+fn complain(is_failing: &mut bool, error: &dyn fmt::Display) {
+    if !std::mem::replace(is_failing, true) {
+        warn!(%error, "HTTP connections cannot be accepted");
+    }
+}
+
 /// A connection's place among ours and among all.
 struct Place {
     held: Places,
     _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    fn take(held: &Places, permit: OwnedSemaphorePermit) -> Option<Self> {
-        held.take().then(|| Self {
-            held: held.clone(),
-            _permit: permit,
-        })
-    }
 }
 
 impl Drop for Place {
@@ -137,6 +144,9 @@ async fn connection(
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::Poll;
+
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
@@ -147,6 +157,44 @@ mod tests {
 
     fn places() -> Places {
         Shares::now(&Config::default()).places(Protocol::Http)
+    }
+
+    /// No time is let pass: only the event lets it in.
+    #[tokio::test]
+    async fn who_found_no_place_gets_the_next_one_that_is_given_back() {
+        let shares = Shares::now(&Config::default());
+        let (ours, others) = (shares.places(Protocol::Http), shares.places(Protocol::Mqtt));
+        let kafka = shares.places(Protocol::Kafka);
+        while others.take() {}
+        while ours.take() {}
+        assert!(kafka.take());
+        let places = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&places).acquire_owned().await.unwrap();
+        let mut is_failing = false;
+        let mut waiting = Box::pin(place(&ours, permit, &mut is_failing));
+        assert!(at_once(waiting.as_mut()).await.is_none());
+        kafka.give_back();
+        assert!(
+            at_once(waiting.as_mut()).await.is_none(),
+            "what is kept for others is not ours"
+        );
+        others.give_back();
+        let place = at_once(waiting.as_mut()).await;
+        assert!(place.is_some(), "without a pause");
+        assert!(!ours.take());
+        drop((place, waiting));
+        assert!(ours.take() && is_failing);
+    }
+
+    /// What it gives at once.
+    async fn at_once<F: Future + Unpin>(mut one: F) -> Option<F::Output> {
+        std::future::poll_fn(|cx| {
+            Poll::Ready(match Pin::new(&mut one).poll(cx) {
+                Poll::Ready(value) => Some(value),
+                Poll::Pending => None,
+            })
+        })
+        .await
     }
 
     /// Simulated time: the runtime moves its clock on when nothing else is left to do.

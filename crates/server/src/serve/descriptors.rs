@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::config::Config;
@@ -58,6 +59,8 @@ struct All {
     kept: [u64; Protocol::COUNT],
     /// What the configuration allows.
     most: [u64; Protocol::COUNT],
+    /// A place was given back.
+    given_back: Notify,
 }
 
 /// The places that one protocol's connections take; a clone takes the same ones.
@@ -81,6 +84,13 @@ impl Places {
     pub(crate) fn give_back(&self) {
         let one = 1 << self.protocol.shift();
         self.all.held.fetch_sub(one, Ordering::Relaxed);
+        self.all.given_back.notify_one();
+    }
+
+    /// Until somebody has given back a place since the last time this was asked; it may be taken
+    /// again by then. For one door alone, which has not found a place: the others close at once.
+    pub(crate) async fn given_back(&self) {
+        self.all.given_back.notified().await;
     }
 
     /// Places that there are when nobody else asks for more than is kept for it.
@@ -155,6 +165,7 @@ impl Shares {
                 most(config.kafka.connections_max),
                 u64::MAX,
             ],
+            given_back: Notify::new(),
         };
         Self {
             log: usize::try_from(log).unwrap_or(usize::MAX),
