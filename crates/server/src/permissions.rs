@@ -75,6 +75,8 @@ impl Permissions {
         let denies = rules
             .iter()
             .any(|rule| rule.effect == Effect::Deny && rule.action != Action::Publish);
+        // Judged too much for a moment rather than too little.
+        self.judges_deliveries.fetch_or(denies, Ordering::AcqRel);
         self.rules.store(Arc::new(rules));
         self.judges_deliveries.store(denies, Ordering::Release);
     }
