@@ -104,18 +104,9 @@ impl From<MqttVersion> for Version {
     }
 }
 
-/// What `pub` and `sub` share.
+/// How a verb that speaks MQTT introduces itself.
 #[derive(Debug, Args)]
-pub(crate) struct MqttClient {
-    /// Host
-    #[arg(short = 'h', long)]
-    pub(crate) host: Option<String>,
-    /// Port
-    #[arg(short = 'p', long)]
-    pub(crate) port: Option<u16>,
-    /// Client identifier
-    #[arg(short = 'i', long)]
-    pub(crate) id: Option<String>,
+pub(crate) struct Login {
     /// User name
     #[arg(short = 'u', long)]
     pub(crate) username: Option<String>,
@@ -130,6 +121,22 @@ pub(crate) struct MqttClient {
     /// Protocol version
     #[arg(short = 'V', long = "mqtt-version", value_enum, default_value = "5")]
     pub(crate) version: MqttVersion,
+}
+
+/// What `pub` and `sub` share.
+#[derive(Debug, Args)]
+pub(crate) struct MqttClient {
+    /// Host
+    #[arg(short = 'h', long)]
+    pub(crate) host: Option<String>,
+    /// Port
+    #[arg(short = 'p', long)]
+    pub(crate) port: Option<u16>,
+    /// Client identifier
+    #[arg(short = 'i', long)]
+    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) login: Login,
     /// Quality of service, 0 to 2
     #[arg(short = 'q', long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) qos: u8,
@@ -255,20 +262,8 @@ pub(crate) struct Bench {
     /// Certificates to trust, for mqtts:// [default: DIR/tls/ca.pem]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// User name
-    #[arg(short = 'u', long)]
-    pub(crate) username: Option<String>,
-    /// Password
-    #[arg(
-        short = 'P',
-        long = "pw",
-        env = "HEADWATER_MQTT_PASSWORD",
-        hide_env_values = true
-    )]
-    pub(crate) password: Option<String>,
-    /// Protocol version
-    #[arg(short = 'V', long = "mqtt-version", value_enum, default_value = "5")]
-    pub(crate) version: MqttVersion,
+    #[command(flatten)]
+    pub(crate) login: Login,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,

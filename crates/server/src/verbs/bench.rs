@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use headwater_mqtt_codec::{Binary, Connect, ConnectProperties, QoS, Text};
+use headwater_mqtt_codec::{Connect, ConnectProperties, QoS, Text};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -29,6 +29,7 @@ use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
+use super::mqtt_client::{host_and_port, new_client_id};
 use crate::cli::{Bench, BenchCase, Target};
 use crate::data_dir;
 use account::{Account, STAMP_BYTES, cpu_time, resident_bytes};
@@ -105,18 +106,7 @@ impl Way {
             "mqtts" => (Some(connector(target, verb)?), 8883),
             _ => bail!("--url {url}: bench wants mqtt://HOST[:PORT] or mqtts://HOST[:PORT]"),
         };
-        let rest = rest.trim_end_matches('/');
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, number)) if !number.contains(']') => {
-                let port = number.parse();
-                (
-                    host,
-                    port.with_context(|| format!("--url {url}: {number} is no port"))?,
-                )
-            }
-            _ => (rest, port),
-        };
-        let host = host.trim_matches(['[', ']']).to_owned();
+        let (host, port) = host_and_port(rest, port).with_context(|| format!("--url {url}"))?;
         Ok(Self { host, port, tls })
     }
 
@@ -167,7 +157,18 @@ async fn measure(target: &Target, verb: &Bench) -> anyhow::Result<Report> {
     let subscribers = cast.hears.len();
     let account = Account::new(cast.publishers, cast.hears, window);
     let qos = QoS::from_bits(verb.qos).unwrap_or_default();
-    let run = Rc::new(Run::new(verb.version.into(), qos, verb.size, account));
+    let run = Rc::new(Run::new(verb.login.version.into(), qos, verb.size, account));
+    let connect = Connect {
+        version: run.version,
+        bridge: false,
+        clean_start: true,
+        keep_alive: 0,
+        client_id: Text::default(),
+        will: None,
+        user_name: verb.login.user_name()?,
+        password: verb.login.password()?,
+        properties: ConnectProperties::default(),
+    };
     let name = uuid::Uuid::new_v4().simple().to_string();
     let name = name.get(..12).unwrap_or_default();
     for index in 0..subscribers {
@@ -177,11 +178,11 @@ async fn measure(target: &Target, verb: &Bench) -> anyhow::Result<Report> {
             BenchCase::FanOut => format!("bench/{name}/0"),
         };
         let filter = Text::try_from(filter)?;
-        enter(&run, &way, verb, Role::Subscriber { index, filter }).await?;
+        enter(&run, &way, &connect, Role::Subscriber { index, filter }).await?;
     }
     for index in 0..cast.publishers as usize {
         let topic = Text::try_from(format!("bench/{name}/{index}"))?;
-        enter(&run, &way, verb, Role::publisher(index, topic)).await?;
+        enter(&run, &way, &connect, Role::publisher(index, topic)).await?;
     }
     run.open.set(true);
     for at in 0..cast.publishers as usize {
@@ -225,22 +226,10 @@ fn wake(run: &Run, publisher: usize) {
 }
 
 /// Connects one client and lets it run.
-async fn enter(run: &Rc<Run>, way: &Way, verb: &Bench, role: Role) -> anyhow::Result<()> {
-    let id = uuid::Uuid::new_v4().simple().to_string();
+async fn enter(run: &Rc<Run>, way: &Way, connect: &Connect, role: Role) -> anyhow::Result<()> {
     let connect = Connect {
-        version: run.version,
-        bridge: false,
-        clean_start: true,
-        keep_alive: 0,
-        // 3.1 wants at most 23 characters.
-        client_id: Text::try_from(format!("bench-{}", id.get(..12).unwrap_or_default()))?,
-        will: None,
-        user_name: verb.username.as_deref().map(Text::try_from).transpose()?,
-        password: (verb.password.clone())
-            .map(|password| Binary::try_from(bytes::Bytes::from(password)))
-            .transpose()
-            .context("the password is too long")?,
-        properties: ConnectProperties::default(),
+        client_id: new_client_id("bench")?,
+        ..connect.clone()
     };
     let entering = async {
         let stream = way.connect().await?;

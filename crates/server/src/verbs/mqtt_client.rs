@@ -15,7 +15,7 @@ use headwater_mqtt_codec::{
     Packet, Text, Version,
 };
 
-use crate::cli::{MqttClient, Target};
+use crate::cli::{Login, MqttClient, Target};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PACKET_BYTES_MAX: u32 = 256 << 20;
@@ -36,27 +36,25 @@ pub(crate) struct SessionWish {
     pub(crate) expiry_interval: u32,
 }
 
-fn address(target: &Target, client: &MqttClient) -> anyhow::Result<(String, u16)> {
-    let (mut host, mut port) = ("127.0.0.1".to_owned(), 1883);
-    if let Some(url) = &target.url {
-        let Some(rest) = url.strip_prefix("mqtt://") else {
-            bail!("--url {url}: pub and sub want mqtt://HOST[:PORT]");
-        };
-        let rest = rest.trim_end_matches('/');
-        match rest.rsplit_once(':') {
-            Some((name, number)) if !number.contains(']') => {
-                host = name.to_owned();
-                port = number
-                    .parse()
-                    .with_context(|| format!("--url {url}: {number} is no port"))?;
-            }
-            _ => host = rest.to_owned(),
+/// Host and port of what follows a URL's scheme, HOST, HOST:PORT or with an address of IPv6 in [].
+pub(super) fn host_and_port(rest: &str, port: u16) -> anyhow::Result<(String, u16)> {
+    let rest = rest.trim_end_matches('/');
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, number)) if !number.contains(']') => {
+            let port = number.parse();
+            (host, port.with_context(|| format!("{number} is no port"))?)
         }
-        host = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-    }
+        _ => (rest, port),
+    };
+    Ok((host.trim_matches(['[', ']']).to_owned(), port))
+}
+
+fn address(target: &Target, client: &MqttClient) -> anyhow::Result<(String, u16)> {
+    let url = target.url.as_deref().unwrap_or("mqtt://127.0.0.1");
+    let Some(rest) = url.strip_prefix("mqtt://") else {
+        bail!("--url {url}: pub and sub want mqtt://HOST[:PORT]");
+    };
+    let (host, port) = host_and_port(rest, 1883).with_context(|| format!("--url {url}"))?;
     Ok((
         client.host.clone().unwrap_or(host),
         client.port.unwrap_or(port),
@@ -67,20 +65,35 @@ fn text(what: &str, value: &str) -> anyhow::Result<Text> {
     Text::try_from(value).with_context(|| format!("{what} is no MQTT text"))
 }
 
-/// The password as given, or a line of standard input for `-`.
-fn password(client: &MqttClient) -> anyhow::Result<Option<Binary>> {
-    let Some(given) = &client.password else {
-        return Ok(None);
-    };
-    let mut value = given.clone();
-    if value == "-" {
-        value.clear();
-        io::stdin().read_line(&mut value)?;
-        value.truncate(value.trim_end_matches(['\r', '\n']).len());
+/// A client identifier that nobody else has.
+pub(super) fn new_client_id(prefix: &str) -> anyhow::Result<Text> {
+    let number = uuid::Uuid::new_v4().simple().to_string();
+    // 3.1 wants a name of at most 23 characters.
+    let id = format!("{prefix}-{}", number.get(..12).unwrap_or_default());
+    text("the client identifier", &id)
+}
+
+impl Login {
+    pub(super) fn user_name(&self) -> anyhow::Result<Option<Text>> {
+        let name = self.username.as_deref();
+        name.map(|name| text("the user name", name)).transpose()
     }
-    Ok(Some(
-        Binary::try_from(Bytes::from(value)).context("the password is too long")?,
-    ))
+
+    /// As given, or a line of standard input for `-`: to be asked once.
+    pub(super) fn password(&self) -> anyhow::Result<Option<Binary>> {
+        let Some(given) = &self.password else {
+            return Ok(None);
+        };
+        let mut value = given.clone();
+        if value == "-" {
+            value.clear();
+            io::stdin().read_line(&mut value)?;
+            value.truncate(value.trim_end_matches(['\r', '\n']).len());
+        }
+        Ok(Some(
+            Binary::try_from(Bytes::from(value)).context("the password is too long")?,
+        ))
+    }
 }
 
 impl Connection {
@@ -94,14 +107,10 @@ impl Connection {
         let stream = TcpStream::connect((host.as_str(), port))
             .with_context(|| format!("cannot connect to {host}:{port}; is the broker running?"))?;
         stream.set_nodelay(true)?;
-        let version = client.version.into();
-        let id = match &client.id {
-            Some(id) => id.clone(),
-            // 3.1 wants a name of at most 23 characters.
-            None => format!(
-                "headwater-{}",
-                &uuid::Uuid::new_v4().simple().to_string()[..12]
-            ),
+        let version = client.login.version.into();
+        let client_id = match &client.id {
+            Some(id) => text("the client identifier", id)?,
+            None => new_client_id("headwater")?,
         };
         let mut connection = Self {
             stream,
@@ -116,14 +125,10 @@ impl Connection {
             bridge: false,
             clean_start: wish.clean_start,
             keep_alive: client.keepalive,
-            client_id: text("the client identifier", &id)?,
+            client_id,
             will: None,
-            user_name: client
-                .username
-                .as_deref()
-                .map(|name| text("the user name", name))
-                .transpose()?,
-            password: password(client)?,
+            user_name: client.login.user_name()?,
+            password: client.login.password()?,
             properties: ConnectProperties {
                 session_expiry_interval: wish.expiry_interval,
                 receive_maximum: NonZeroU16::MAX,
