@@ -1,6 +1,6 @@
 //! What a shard counts, as plain numbers; the driver reads and sums them.
 
-use crate::Output;
+use crate::{Output, groups};
 
 /// Totals of one shard since its start, and two gauges.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -134,7 +134,7 @@ impl Counts {
 
 fn count<'a>(filters: impl Iterator<Item = &'a str>) -> (u64, u64) {
     filters.fold((0, 0), |(own, shared), filter| {
-        let is_shared = filter.starts_with("$share/");
+        let is_shared = filter.starts_with(groups::PREFIX);
         (own + u64::from(!is_shared), shared + u64::from(is_shared))
     })
 }

@@ -15,6 +15,9 @@ use headwater_mqtt_codec::{QoS, SubscriptionOptions, topic};
 use crate::directory::Seat;
 use crate::tree::{Subscriber, SubscriptionTree};
 
+/// What the Topic Filter of a Shared Subscription begins with.
+pub(crate) const PREFIX: &str = "$share/";
+
 /// Which member of a group gets a message, of those that have room for one.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Strategy {

@@ -46,6 +46,8 @@ pub struct Limits {
     pub topic_bytes_max: usize,
     /// Subscriptions of one Session. Default 10,000.
     pub subscriptions_max: usize,
+    /// Those of them that are Shared Subscriptions. Default 100.
+    pub shared_subscriptions_max: usize,
     /// Groups of Shared Subscriptions with one Topic Filter, each of which gets a copy of what it
     /// selects. Default 1,000.
     pub groups_per_filter_max: usize,
@@ -103,6 +105,7 @@ impl Default for Limits {
             topic_levels_max: 201,
             topic_bytes_max: 65_535,
             subscriptions_max: 10_000,
+            shared_subscriptions_max: 100,
             groups_per_filter_max: 1_000,
             filters_per_packet_max: 1_000,
             queue_messages_max: 1_000_000,

@@ -146,6 +146,8 @@ pub(crate) struct Mqtt {
     pub(crate) topic_bytes_max: u16,
     /// Subscriptions of one Session; one more is refused (0x97). Default 10,000.
     pub(crate) subscriptions_max: u32,
+    /// Those of them that are Shared Subscriptions; one more is refused (0x97). Default 100.
+    pub(crate) shared_subscriptions_max: u32,
     /// PUBLISHes a second from one Client; 0 is without limit. What it sends beyond waits unread, and
     /// so does everything behind it. Default 0.
     pub(crate) messages_per_second: u32,
@@ -200,6 +202,7 @@ impl Default for Mqtt {
             topic_levels_max: 201,
             topic_bytes_max: u16::MAX,
             subscriptions_max: 10_000,
+            shared_subscriptions_max: 100,
             messages_per_second: 0,
             messages_burst: 0,
             bytes_per_second: ByteSize(0),

@@ -14,7 +14,7 @@ use headwater_mqtt_codec::{
 
 use crate::connection::explanation;
 use crate::directory::Seat;
-use crate::groups::GroupName;
+use crate::groups::{self, GroupName};
 use crate::input::Between;
 use crate::pending::{Draft, Then};
 use crate::reasons::Violation;
@@ -61,6 +61,19 @@ impl GrantedFilter {
 }
 
 impl Session {
+    /// Its Shared Subscriptions, those counted whose commits are pending.
+    fn shared_subscriptions(&self) -> usize {
+        let is_new = |filter: &&str| {
+            filter.starts_with(groups::PREFIX) && self.find_subscription(filter).is_err()
+        };
+        let subscribing = self.subscribing.iter().map(|one| &**one);
+        // They lie together.
+        let all = &self.subscriptions;
+        let first = all.partition_point(|one| &*one.filter < groups::PREFIX);
+        let shared = all.get(first..).unwrap_or_default();
+        shared.partition_point(|one| one.group.is_some()) + subscribing.filter(is_new).count()
+    }
+
     /// Which of them are new; the options of those that are not are replaced [MQTT-3.8.4-3].
     fn remember_subscriptions(
         &mut self,
@@ -122,8 +135,10 @@ impl Shard {
         let number = session.number();
         let (has_rows, is_persistent) = (session.has_rows, session.is_persistent());
         let (bridge, qos_max) = (connection.bridge, self.shared.limits.qos_max);
+        let mut shares = session.shared_subscriptions();
         for (index, wanted) in subscribe.subscriptions.iter().enumerate() {
-            let group = match self.grant(slot, index, wanted, granted.filters.len()) {
+            let more = granted.filters.len();
+            let group = match self.grant(slot, index, wanted, more, &mut shares) {
                 Ok(group) => group,
                 Err(reason) => {
                     granted.reasons.push(reason);
@@ -164,13 +179,15 @@ impl Shard {
         Ok(())
     }
 
-    /// The seat of the group, where it is a Shared Subscription; an error refuses the filter.
+    /// The seat of the group, where it is a Shared Subscription; an error refuses the filter. The
+    /// Session has `shares` of them by then.
     fn grant(
         &self,
         slot: usize,
         index: usize,
         wanted: &Subscription,
         more: usize,
+        shares: &mut usize,
     ) -> Result<Option<Arc<Seat>>, SubAckReason> {
         // `$share/group/filter` belongs to 3.x too here, as everywhere in this field; in 5.0 one
         // that is none never comes here [MQTT-4.8.2-1] [MQTT-4.8.2-2].
@@ -184,12 +201,18 @@ impl Shard {
             return Ok(None);
         };
         let broker = &self.shared;
+        let session = self.sessions.get(slot);
+        let is_new = session.is_some_and(|one| one.find_subscription(&wanted.filter).is_err());
+        if is_new && *shares >= broker.limits.shared_subscriptions_max {
+            return Err(SubAckReason::QuotaExceeded);
+        }
         let make = || {
             let name = GroupName::new(&wanted.filter, false);
             Arc::new(Seat::for_group(broker.next_number(), self.index, name))
         };
         let groups_max = broker.limits.groups_per_filter_max;
         let seat = broker.groups.reserve(shared, groups_max, make);
+        *shares += usize::from(is_new && seat.is_some());
         seat.map(Some).ok_or(SubAckReason::QuotaExceeded)
     }
 

@@ -3,7 +3,7 @@
 
 use super::World;
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
-use super::shares::{group, payloads, puback, publish, subscribe};
+use super::shares::{group, payloads, puback, publish, subscribe, unsubscribe};
 use crate::{ConnectionId, Limits};
 
 /// A member of `$share/g/a` at QoS 1 whose CONNECT has this property, of five bytes at the most.
@@ -130,5 +130,44 @@ fn who_refused_a_message_is_asked_again_on_the_next_connection() {
         let x = world.open(0);
         assert_eq!(payloads(&exchange(&mut world, x, &connect)), got);
         assert_eq!(returned(&world), 2 - got.len());
+    }
+}
+
+/// SUBSCRIBE at QoS 1 to the group of this number.
+fn subscribe_to(number: usize) -> Vec<u8> {
+    subscribe(&format!("$share/{number}/a"), 1)
+}
+
+#[test]
+fn a_session_has_so_many_shared_subscriptions_and_no_more() {
+    for (flags, properties) in [("02", "00"), ("00", "05 11 00000064")] {
+        let limits = Limits {
+            shared_subscriptions_max: 2,
+            ..Limits::default()
+        };
+        let mut world = World::new(1, limits);
+        let x = live(&mut world, 0, &connect_v5('x', flags, properties, ""));
+        // Before any of them is answered.
+        let several = [subscribe_to(1), subscribe_to(2), subscribe_to(3)].concat();
+        let (granted, refused) = (hex("90 04 0001 00 01"), hex("90 04 0001 00 97"));
+        let answers = [&granted[..], &granted, &refused].concat();
+        assert_eq!(exchange(&mut world, x, &several), answers);
+        // The same again is no more; and all others are others.
+        let two = hex("82 1d 0001 00 000a 2473686172652f312f61 01 000a 2473686172652f332f61 01");
+        assert_eq!(exchange(&mut world, x, &two), hex("90 05 0001 00 01 97"));
+        assert_eq!(exchange(&mut world, x, &subscribe("a", 1)), granted);
+        exchange(&mut world, x, &unsubscribe("$share/1/a"));
+        assert_eq!(exchange(&mut world, x, &subscribe_to(3)), granted);
+        assert_eq!(exchange(&mut world, x, &subscribe_to(1)), refused);
+        assert_eq!(world.shared.groups.len(), 2);
+        // Before 5.0 there is one code for all.
+        let z = live(&mut world, 0, &connect_v3('z', true));
+        for (number, code) in [(3, "01"), (4, "01"), (5, "80")] {
+            let mut bytes = subscribe_to(number);
+            bytes[1] -= 1;
+            bytes.remove(4);
+            let answer = hex(&format!("90 03 0001 {code}"));
+            assert_eq!(exchange(&mut world, z, &bytes), answer);
+        }
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn subscribe(filter: &str, options: u8) -> Vec<u8> {
     [&[0x82, u8::try_from(body.len()).unwrap()], &body[..]].concat()
 }
 
-fn unsubscribe(filter: &str) -> Vec<u8> {
+pub(super) fn unsubscribe(filter: &str) -> Vec<u8> {
     let mut body = hex("0002 00");
     body.extend(u16::try_from(filter.len()).unwrap().to_be_bytes());
     body.extend(filter.as_bytes());
