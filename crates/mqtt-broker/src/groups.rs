@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headwater_mqtt_codec::{QoS, SubscriptionOptions, topic};
 
+use crate::Limits;
 use crate::directory::Seat;
 use crate::tree::{Subscriber, SubscriptionTree};
 
@@ -85,6 +86,14 @@ struct Entry {
 }
 
 impl Entry {
+    fn new(seat: &Arc<Seat>, subscriptions: usize) -> Self {
+        Self {
+            seat: seat.clone(),
+            subscriptions,
+            by_qos: [0; 3],
+        }
+    }
+
     fn highest(&self) -> Option<QoS> {
         let all = [QoS::ExactlyOnce, QoS::AtLeastOnce, QoS::AtMostOnce];
         all.into_iter().find(|qos| {
@@ -99,13 +108,46 @@ impl Entry {
     }
 }
 
-/// Topic Filter -> its groups.
-type Filters = BTreeMap<Box<str>, BTreeMap<Box<str>, Entry>>;
-
 /// All groups of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     filters: Mutex<Filters>,
+}
+
+#[derive(Debug, Default)]
+struct Filters {
+    /// Topic Filter -> its groups.
+    all: BTreeMap<Box<str>, BTreeMap<Box<str>, Entry>>,
+    /// How many groups these are.
+    groups: usize,
+}
+
+impl Filters {
+    fn find(&mut self, shared: topic::Shared<'_>) -> Option<&mut Entry> {
+        self.all.get_mut(shared.filter)?.get_mut(shared.group)
+    }
+
+    /// Groups with this Topic Filter.
+    fn with(&self, filter: &str) -> usize {
+        self.all.get(filter).map_or(0, BTreeMap::len)
+    }
+
+    /// One that is new.
+    fn insert(&mut self, shared: topic::Shared<'_>, entry: Entry) {
+        let groups = self.all.entry(shared.filter.into()).or_default();
+        groups.insert(shared.group.into(), entry);
+        self.groups += 1;
+    }
+
+    fn remove(&mut self, shared: topic::Shared<'_>) {
+        let Some(groups) = self.all.get_mut(shared.filter) else {
+            return;
+        };
+        self.groups -= usize::from(groups.remove(shared.group).is_some());
+        if groups.is_empty() {
+            self.all.remove(shared.filter);
+        }
+    }
 }
 
 /// What a subscription of a group says to the tree: the message as it was published. The member's
@@ -133,33 +175,27 @@ impl Groups {
         self.filters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The seat of this group, made by `make` where it is new. It stays until `leave`. `None`: the
-    /// filter has `groups_max` groups already.
+    /// The seat of this group, made by `make` where it is new. It stays until `leave`. `None`: there
+    /// are as many groups as `limits` allow, with this filter or in all.
     pub(crate) fn reserve(
         &self,
         shared: topic::Shared<'_>,
-        groups_max: usize,
+        limits: Option<&Limits>,
         make: impl FnOnce() -> Arc<Seat>,
     ) -> Option<Arc<Seat>> {
         let mut filters = self.lock();
-        if let Some(entry) = filters
-            .get_mut(shared.filter)
-            .and_then(|groups| groups.get_mut(shared.group))
-        {
+        if let Some(entry) = filters.find(shared) {
             entry.subscriptions += 1;
             return Some(entry.seat.clone());
         }
-        let groups = filters.entry(shared.filter.into()).or_default();
-        if groups.len() >= groups_max {
+        if let Some(limits) = limits
+            && (filters.groups >= limits.shared_groups_max
+                || filters.with(shared.filter) >= limits.groups_per_filter_max)
+        {
             return None;
         }
         let seat = make();
-        let entry = Entry {
-            seat: seat.clone(),
-            subscriptions: 1,
-            by_qos: [0; 3],
-        };
-        groups.insert(shared.group.into(), entry);
+        filters.insert(shared, Entry::new(&seat, 1));
         Some(seat)
     }
 
@@ -169,16 +205,10 @@ impl Groups {
             return seat.end();
         };
         let mut filters = self.lock();
-        let groups = filters.entry(shared.filter.into()).or_default();
-        let entry = Entry {
-            seat: seat.clone(),
-            subscriptions: 0,
-            by_qos: [0; 3],
-        };
-        match groups.contains_key(shared.group) {
-            true => seat.end(),
-            false => drop(groups.insert(shared.group.into(), entry)),
+        if filters.find(shared).is_some() {
+            return seat.end();
         }
+        filters.insert(shared, Entry::new(seat, 0));
     }
 
     /// A reserved subscription counts from here on, at `to`; or one that counted at `from` changes.
@@ -218,20 +248,14 @@ impl Groups {
             return false;
         };
         let mut filters = self.lock();
-        let Some(groups) = filters.get_mut(shared.filter) else {
-            return false;
-        };
-        let entry = groups.get_mut(shared.group);
+        let entry = filters.find(shared);
         let Some(entry) = entry.filter(|entry| Arc::ptr_eq(&entry.seat, seat)) else {
             return false;
         };
         if stays(entry) {
             return false;
         }
-        groups.remove(shared.group);
-        if groups.is_empty() {
-            filters.remove(shared.filter);
-        }
+        filters.remove(shared);
         seat.end();
         true
     }
@@ -245,11 +269,10 @@ impl Groups {
     ) {
         let Some(shared) = parts(seat) else { return };
         let mut filters = self.lock();
-        let entry = filters
-            .get_mut(shared.filter)
-            .and_then(|groups| groups.get_mut(shared.group))
-            .filter(|entry| Arc::ptr_eq(&entry.seat, seat));
-        let Some(entry) = entry else { return };
+        let entry = filters.find(shared);
+        let Some(entry) = entry.filter(|entry| Arc::ptr_eq(&entry.seat, seat)) else {
+            return;
+        };
         let before = entry.highest();
         if let Some(count) = to.and_then(|qos| entry.count(qos)) {
             *count += 1;
@@ -267,7 +290,10 @@ impl Groups {
     /// Groups, all filters together.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.lock().values().map(BTreeMap::len).sum()
+        let filters = self.lock();
+        let groups = filters.all.values().map(BTreeMap::len).sum();
+        assert_eq!(filters.groups, groups);
+        groups
     }
 }
 
@@ -288,17 +314,31 @@ mod tests {
         let name = "$share/g/a/+";
         let shared = topic::split_shared(name).unwrap().unwrap();
         let make = || Arc::new(Seat::for_group(1, 0, GroupName::new(name, false)));
-        let seat = groups.reserve(shared, 1, make).unwrap();
+        let limits = Limits {
+            groups_per_filter_max: 1,
+            shared_groups_max: 2,
+            ..Limits::default()
+        };
+        let limits = Some(&limits);
+        let seat = groups.reserve(shared, limits, make).unwrap();
         assert_eq!(found(&tree, "a/b"), [], "not before its commit");
         groups.count(&tree, &seat, None, QoS::AtMostOnce);
-        let same = groups.reserve(shared, 1, || unreachable!()).unwrap();
+        let same = groups.reserve(shared, limits, || unreachable!()).unwrap();
         assert!(Arc::ptr_eq(&seat, &same));
         groups.count(&tree, &seat, None, QoS::ExactlyOnce);
         assert_eq!(found(&tree, "a/b"), [QoS::ExactlyOnce]);
         groups.count(&tree, &seat, Some(QoS::ExactlyOnce), QoS::AtLeastOnce);
         assert_eq!(found(&tree, "a/b"), [QoS::AtLeastOnce]);
         let other = topic::split_shared("$share/h/a/+").unwrap().unwrap();
-        assert!(groups.reserve(other, 1, || unreachable!()).is_none());
+        assert!(groups.reserve(other, limits, || unreachable!()).is_none());
+        let of_filter = |filter| topic::split_shared(filter).unwrap().unwrap();
+        let second = groups.reserve(of_filter("$share/g/b"), limits, || {
+            Arc::new(Seat::for_group(2, 0, GroupName::new("$share/g/b", false)))
+        });
+        let third = of_filter("$share/g/c");
+        let in_all = || groups.reserve(third, limits, || unreachable!());
+        assert!(in_all().is_none(), "in all");
+        assert!(groups.leave(&tree, &second.unwrap(), None));
         assert!(!groups.leave(&tree, &seat, Some(QoS::AtLeastOnce)));
         assert_eq!(found(&tree, "a/b"), [QoS::AtMostOnce]);
         assert!(groups.leave(&tree, &seat, Some(QoS::AtMostOnce)));

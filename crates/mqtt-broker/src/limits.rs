@@ -51,6 +51,8 @@ pub struct Limits {
     /// Groups of Shared Subscriptions with one Topic Filter, each of which gets a copy of what it
     /// selects. Default 1,000.
     pub groups_per_filter_max: usize,
+    /// Groups in all. Default 100,000.
+    pub shared_groups_max: usize,
     /// Topic Filters in one SUBSCRIBE. Default 1,000.
     pub filters_per_packet_max: usize,
     /// Messages one Session may be owed beyond what is in flight. Default 1,000,000.
@@ -107,6 +109,7 @@ impl Default for Limits {
             subscriptions_max: 10_000,
             shared_subscriptions_max: 100,
             groups_per_filter_max: 1_000,
+            shared_groups_max: 100_000,
             filters_per_packet_max: 1_000,
             queue_messages_max: 1_000_000,
             queue_bytes_max: 1 << 30,

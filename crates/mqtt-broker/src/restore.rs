@@ -254,7 +254,7 @@ impl Restore {
             let name = GroupName::new(filter, false);
             Arc::new(Seat::for_group(self.shared.next_number(), home, name))
         };
-        let seat = self.shared.groups.reserve(shared, usize::MAX, make)?;
+        let seat = self.shared.groups.reserve(shared, None, make)?;
         self.shared
             .groups
             .count(&self.shared.tree, &seat, None, qos);

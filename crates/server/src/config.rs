@@ -148,6 +148,9 @@ pub(crate) struct Mqtt {
     pub(crate) subscriptions_max: u32,
     /// Those of them that are Shared Subscriptions; one more is refused (0x97). Default 100.
     pub(crate) shared_subscriptions_max: u32,
+    /// Groups of Shared Subscriptions in all, 1,000 with one Topic Filter; a subscription that would
+    /// make one more is refused (0x97). Default 100,000.
+    pub(crate) shared_groups_max: u32,
     /// PUBLISHes a second from one Client; 0 is without limit. What it sends beyond waits unread, and
     /// so does everything behind it. Default 0.
     pub(crate) messages_per_second: u32,
@@ -203,6 +206,7 @@ impl Default for Mqtt {
             topic_bytes_max: u16::MAX,
             subscriptions_max: 10_000,
             shared_subscriptions_max: 100,
+            shared_groups_max: 100_000,
             messages_per_second: 0,
             messages_burst: 0,
             bytes_per_second: ByteSize(0),

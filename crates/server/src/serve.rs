@@ -546,6 +546,7 @@ fn limits(config: &Config, unit_bytes_max: u64) -> Limits {
         subscriptions_max: usize::try_from(mqtt.subscriptions_max).unwrap_or(usize::MAX),
         shared_subscriptions_max: usize::try_from(mqtt.shared_subscriptions_max)
             .unwrap_or(usize::MAX),
+        shared_groups_max: usize::try_from(mqtt.shared_groups_max).unwrap_or(usize::MAX),
         client_id_bytes_max: usize::from(mqtt.client_id_bytes_max),
         qos_max: QoS::from_bits(mqtt.qos_max).unwrap_or(QoS::ExactlyOnce),
         retain_available: mqtt.retain_available,

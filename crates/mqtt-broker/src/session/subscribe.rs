@@ -210,8 +210,7 @@ impl Shard {
             let name = GroupName::new(&wanted.filter, false);
             Arc::new(Seat::for_group(broker.next_number(), self.index, name))
         };
-        let groups_max = broker.limits.groups_per_filter_max;
-        let seat = broker.groups.reserve(shared, groups_max, make);
+        let seat = broker.groups.reserve(shared, Some(&broker.limits), make);
         *shares += usize::from(is_new && seat.is_some());
         seat.map(Some).ok_or(SubAckReason::QuotaExceeded)
     }

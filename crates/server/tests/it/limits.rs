@@ -44,6 +44,27 @@ fn topics_and_subscriptions_are_bounded_by_their_keys() {
 }
 
 #[test]
+fn shared_subscriptions_are_bounded_by_their_keys() {
+    let program = start(&[
+        "mqtt.shared_subscriptions_max=2",
+        "mqtt.shared_groups_max=3",
+        "mqtt.reason_strings=false",
+    ]);
+    let (mut one, _) = Wire::connect(program.doors["tcp"], &Hello::v5("c"));
+    let (mut other, _) = Wire::connect(program.doors["tcp"], &Hello::v5("d"));
+    let subscribe_to = |wire: &mut Wire, filter| {
+        wire.send(&subscribe(filter, 0));
+        code(wire)
+    };
+    for (filter, expected) in [("$share/1/a", 0), ("$share/2/a", 0), ("$share/3/a", 0x97)] {
+        assert_eq!(subscribe_to(&mut one, filter), expected, "{filter}");
+    }
+    for (filter, expected) in [("$share/3/a", 0), ("$share/4/a", 0x97), ("$share/1/a", 0)] {
+        assert_eq!(subscribe_to(&mut other, filter), expected, "{filter}");
+    }
+}
+
+#[test]
 fn no_more_is_in_flight_than_its_key_says() {
     let program = start(&["mqtt.inflight_max=2", "default_flows=false"]);
     let (mut reader, _) = Wire::connect(program.doors["tcp"], &Hello::v5("r"));
