@@ -53,6 +53,10 @@ pub struct Limits {
     pub groups_per_filter_max: usize,
     /// Groups in all. Default 100,000.
     pub shared_groups_max: usize,
+    /// Bytes of messages that groups hold in memory, all together: only there and waiting for
+    /// members, or with members and not settled. Beyond it a group that holds more than an even
+    /// share loses the oldest of the former, and gives no more of the latter. Default 256 MiB.
+    pub shared_bytes_max: u64,
     /// Topic Filters in one SUBSCRIBE. Default 1,000.
     pub filters_per_packet_max: usize,
     /// Messages one Session may be owed beyond what is in flight. Default 1,000,000.
@@ -110,6 +114,7 @@ impl Default for Limits {
             shared_subscriptions_max: 100,
             groups_per_filter_max: 1_000,
             shared_groups_max: 100_000,
+            shared_bytes_max: 256 << 20,
             filters_per_packet_max: 1_000,
             queue_messages_max: 1_000_000,
             queue_bytes_max: 1 << 30,

@@ -41,6 +41,13 @@ pub struct Message {
 /// do not hold on to the 64 KiB read they arrived in.
 const DETACH_BYTES_MAX: usize = 16 << 10;
 
+/// The same of a message of this weight.
+pub(crate) fn memory(weight: usize) -> usize {
+    // The queue's entry, the shared message, and the allocator's part of each of its pieces.
+    const BESIDES: usize = size_of::<Queued>() + size_of::<Message>() + 96;
+    weight + BESIDES
+}
+
 impl Message {
     pub fn client(&self) -> &str {
         &self.publisher.client
@@ -82,9 +89,7 @@ impl Message {
 
     /// Bytes of memory that one more message in a queue takes.
     pub(crate) fn memory(&self) -> usize {
-        // The queue's entry, the shared message, and the allocator's part of each of its pieces.
-        const BESIDES: usize = size_of::<Queued>() + size_of::<Message>() + 96;
-        self.weight() + BESIDES
+        memory(self.weight())
     }
 
     /// The message to keep: in memory of its own when it is small.

@@ -12,6 +12,7 @@ pub(crate) mod connect;
 pub(crate) mod end;
 pub(crate) mod feeds;
 pub(crate) mod group;
+pub(crate) mod held;
 pub(crate) mod publish_in;
 pub(crate) mod publish_out;
 pub(crate) mod resume;

@@ -24,6 +24,7 @@ use crate::retire::{Inquiry, Moves};
 use crate::session::Session;
 use crate::session::end::End;
 use crate::session::feeds::Turn;
+use crate::session::held::Held;
 use crate::session::share::Given;
 use crate::session::takeover::Arrival;
 use crate::system;
@@ -82,6 +83,8 @@ pub struct Shard {
     pub(crate) hears_at_ms: u64,
     /// Row steps the log refused, to be tried again.
     pub(crate) stalled: Vec<RowStep>,
+    /// What groups hold in memory.
+    pub(crate) held: Held,
     /// Messages of groups that the log still has as their members'.
     pub(crate) giving_back: Vec<(Given, u64)>,
     /// Sessions with Retained Messages that the log refused to owe them, by slot and number.
@@ -158,6 +161,7 @@ impl Shard {
             held_ms_before: 0,
             hears_at_ms: 0,
             stalled: Vec::new(),
+            held: Held::new(&shared.limits, shared.shards),
             giving_back: Vec::new(),
             owing: Vec::new(),
             row_lane: Lane::default(),
@@ -688,6 +692,9 @@ impl Shard {
             self.dirty.push((slot, session.number()));
         }
         self.counts.sessions += u64::from(is_client);
+        if !is_client {
+            self.held.add();
+        }
         slot
     }
 
@@ -697,6 +704,9 @@ impl Shard {
             .set(Due::Session(slot), &mut session.timer, None);
         session.seat.set_slot(usize::MAX);
         self.counts.sessions -= u64::from(session.group.is_none());
+        if let Some(group) = &session.group {
+            self.held.remove(group);
+        }
         self.counts.drop_subscriptions(session.filters());
         Some(session)
     }

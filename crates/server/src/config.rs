@@ -151,6 +151,10 @@ pub(crate) struct Mqtt {
     /// Groups of Shared Subscriptions in all, 1,000 with one Topic Filter; a subscription that would
     /// make one more is refused (0x97). Default 100,000.
     pub(crate) shared_groups_max: u32,
+    /// Bytes of messages that groups hold in memory, all together: with members that have not
+    /// acknowledged them, or where no member's session lasts. A group with more than an even share
+    /// gives no more of the former beyond that, and loses the oldest of the latter. Default 256 MiB.
+    pub(crate) shared_bytes_max: ByteSize,
     /// PUBLISHes a second from one Client; 0 is without limit. What it sends beyond waits unread, and
     /// so does everything behind it. Default 0.
     pub(crate) messages_per_second: u32,
@@ -207,6 +211,7 @@ impl Default for Mqtt {
             subscriptions_max: 10_000,
             shared_subscriptions_max: 100,
             shared_groups_max: 100_000,
+            shared_bytes_max: ByteSize(256 << 20),
             messages_per_second: 0,
             messages_burst: 0,
             bytes_per_second: ByteSize(0),

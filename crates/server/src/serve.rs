@@ -547,6 +547,7 @@ fn limits(config: &Config, unit_bytes_max: u64) -> Limits {
         shared_subscriptions_max: usize::try_from(mqtt.shared_subscriptions_max)
             .unwrap_or(usize::MAX),
         shared_groups_max: usize::try_from(mqtt.shared_groups_max).unwrap_or(usize::MAX),
+        shared_bytes_max: mqtt.shared_bytes_max.0,
         client_id_bytes_max: usize::from(mqtt.client_id_bytes_max),
         qos_max: QoS::from_bits(mqtt.qos_max).unwrap_or(QoS::ExactlyOnce),
         retain_available: mqtt.retain_available,

@@ -20,6 +20,7 @@ use crate::directory::Seat;
 use crate::groups::Strategy;
 use crate::input::Between;
 use crate::matching::Target;
+use crate::message::memory;
 use crate::owed::Owed;
 use crate::pending::Then;
 use crate::session::share::{Dispatch, Given, Outcome, Unfit};
@@ -140,6 +141,10 @@ pub(crate) struct Group {
     /// By turn: the order in which messages left the queue.
     returned: BTreeMap<u64, Returned>,
     last_turn: u64,
+    /// What the messages that are with members take in memory.
+    pub(crate) out_bytes: u64,
+    /// What it counts with in [`Held`](super::held::Held).
+    pub(crate) counted: u64,
     /// Sequences whose rows in `Table::Handed` are to be deleted along with the floor.
     pub(crate) handed: Vec<u64>,
 }
@@ -209,6 +214,10 @@ impl Group {
         !self.members.is_empty()
     }
 
+    fn has_given(&self) -> bool {
+        !self.out.is_empty()
+    }
+
     /// Messages with members, and messages that came back.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> (usize, usize) {
@@ -270,6 +279,7 @@ impl Group {
         let Some(mut out) = self.out.remove(&number) else {
             return false;
         };
+        self.out_bytes -= memory(out.weight) as u64;
         let member = self.find(out.member).ok();
         if let Some(member) = member.and_then(|index| self.members.get_mut(index))
             && member.connection == out.connection
@@ -480,6 +490,7 @@ impl Shard {
         let session = self.sessions.get(slot);
         let is_group = session.is_some_and(|one| one.group.is_some() && !one.over);
         while is_group && self.dispatch_one(now, slot) {}
+        self.weigh_group(slot);
     }
 
     /// `false` when nothing more can be done now.
@@ -495,6 +506,10 @@ impl Shard {
         };
         let message = match session.waits_at(place) {
             Some(Waits::Memory(message)) => message,
+            // What is settled sets it going again.
+            Some(Waits::Owed(_)) if group.has_given() && self.held.is_too_much(session) => {
+                return false;
+            }
             Some(Waits::Owed(owed)) => match self.payload(slot, &owed) {
                 Some(Some(message)) => message,
                 Some(None) => {
@@ -583,6 +598,7 @@ impl Shard {
         group.last_out += 1;
         let number = group.last_out;
         let weight = message.weight();
+        group.out_bytes += memory(weight) as u64;
         member.out += 1;
         member.out_bytes += weight;
         if !member.has_room(bytes_max) {
@@ -727,12 +743,14 @@ impl Shard {
         let dropped = session.owed.len() + session.queue.len() + group.returned.len();
         **group = Group {
             handed,
+            counted: group.counted,
             ..Group::default()
         };
         session.owed = Default::default();
         session.queue = Default::default();
         session.queue_bytes = 0;
         self.counts.dropped_group += dropped as u64;
+        self.weigh_group(slot);
         self.end_session(now, slot, None);
     }
 }

@@ -378,7 +378,8 @@ impl Shard {
         session.queue.push_back(queued);
         let limits = &self.shared.limits;
         while session.queue.len() > limits.queue_messages_max
-            || (session.queue_bytes > limits.queue_bytes_max && session.queue.len() > 1)
+            || (session.queue.len() > 1
+                && (session.queue_bytes > limits.queue_bytes_max || self.held.is_too_much(session)))
         {
             session.pop_queued();
             self.counts.dropped_limit += 1;

@@ -133,6 +133,95 @@ fn who_refused_a_message_is_asked_again_on_the_next_connection() {
     }
 }
 
+/// PUBLISH to this topic of one letter at QoS 1, 200 bytes long.
+fn publish_200(world: &mut World, publisher: ConnectionId, topic: char, id: u8) {
+    let payload = format!("{id:02x}").repeat(193);
+    let head = format!("32 c6 01 0001 {:02x} 00{id:02x}", topic as u32);
+    let bytes = hex(&format!("{head} {payload}"));
+    exchange(world, publisher, &bytes);
+}
+
+/// The payloads' last bytes of PUBLISHes of that length.
+fn last_bytes(bytes: &[u8]) -> Vec<u8> {
+    let all = bytes.chunks(202);
+    all.map(|one| *one.last().unwrap()).collect()
+}
+
+#[test]
+fn what_groups_hold_in_memory_is_bounded_over_all_and_shared_evenly() {
+    let limits = Limits {
+        shared_bytes_max: 10_000,
+        ..Limits::default()
+    };
+    let mut world = World::new(1, limits);
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    let x = member_with(&mut world, 'x', false, ONE);
+    let y = live(&mut world, 0, &connect_v5('y', "02", "03 21 0002", ""));
+    exchange(&mut world, y, &subscribe("$share/h/b", 1));
+    for id in 1..=60 {
+        publish_200(&mut world, p, 'a', id);
+    }
+    assert!(world.shards[0].held.bytes <= 10_500);
+    for id in 61..=65 {
+        publish_200(&mut world, p, 'b', id);
+    }
+    assert!(world.shards[0].held.bytes <= 15_000);
+    let dropped = world.shards[0].counts().dropped_limit;
+    assert!(dropped > 30, "{dropped}");
+    let (mut to_x, mut to_y) = (world.read(x), world.read(y));
+    for id in 1..=60 {
+        to_x.extend(puback(&mut world, x, id));
+        to_y.extend(puback(&mut world, y, id));
+    }
+    let mut wanted = vec![1];
+    wanted.extend(u8::try_from(dropped).unwrap() + 2..=60);
+    assert_eq!(last_bytes(&to_x), wanted, "the oldest went");
+    assert_eq!(last_bytes(&to_y), [61, 62, 63, 64, 65], "none of the other");
+    assert_eq!(world.shards[0].held.bytes, 0);
+}
+
+#[test]
+fn what_members_have_at_once_is_bounded_over_all_groups() {
+    let limits = Limits {
+        shared_bytes_max: 10_000,
+        ..Limits::default()
+    };
+    let mut world = World::new(1, limits);
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    let x = live(&mut world, 0, &connect_v5('x', "00", "05 11 00000064", ""));
+    for filter in ["$share/g/a", "$share/h/b"] {
+        exchange(&mut world, x, &subscribe(filter, 1));
+    }
+    for id in 1..=40 {
+        publish_200(&mut world, p, 'a', id);
+    }
+    let mut got = last_bytes(&world.read(x));
+    assert!((10..30).contains(&got.len()), "{}", got.len());
+    for id in 41..=80 {
+        publish_200(&mut world, p, 'b', id);
+    }
+    let of_other = last_bytes(&world.read(x));
+    assert!((5..15).contains(&of_other.len()), "{}", of_other.len());
+    assert!(world.shards[0].held.bytes <= 16_000);
+    got.extend(of_other);
+    for id in 1..=80 {
+        got.extend(last_bytes(&puback(&mut world, x, id)));
+    }
+    let (one, other): (Vec<u8>, Vec<u8>) = got.iter().partition(|id| **id <= 40);
+    assert_eq!(one, (1..=40).collect::<Vec<u8>>(), "all, in order");
+    assert_eq!(other, (41..=80).collect::<Vec<u8>>());
+    assert_eq!(world.shards[0].held.bytes, 0);
+    world.cut(x);
+    world.run();
+    // DISCONNECT with Session Expiry Interval 0.
+    let x = world.open(0);
+    exchange(&mut world, x, &connect_v5('x', "00", "05 11 00000064", ""));
+    publish_200(&mut world, p, 'a', 81);
+    assert!(world.shards[0].held.bytes > 0);
+    exchange(&mut world, x, &hex("e0 07 00 05 11 00000000"));
+    assert_eq!(world.shards[0].held.bytes, 0);
+}
+
 /// SUBSCRIBE at QoS 1 to the group of this number.
 fn subscribe_to(number: usize) -> Vec<u8> {
     subscribe(&format!("$share/{number}/a"), 1)

@@ -56,8 +56,10 @@ impl World {
     }
 }
 
-fn left_in(shard: &Shard) -> [(&'static str, usize); 10] {
+fn left_in(shard: &Shard) -> [(&'static str, usize); 11] {
+    let held = usize::try_from(shard.held.bytes);
     [
+        ("bytes that groups hold", held.unwrap()),
         ("commits not answered", shard.pending.len()),
         ("bytes of them", shard.pending_bytes),
         ("connections waiting for those", shard.waiting.len()),

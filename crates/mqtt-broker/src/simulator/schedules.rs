@@ -75,6 +75,11 @@ impl Schedule {
             cache_bytes_max: random.below(3_000),
             output_bytes_max: [20, 100, 1 << 20][random.below(3)],
             connection_commit_bytes_max: [30, 8 << 20][random.below(2)],
+            shared_bytes_max: if seed.is_multiple_of(2) {
+                256 << 20
+            } else {
+                500
+            },
             ..Limits::default()
         };
         let takes_long = !random.chance(5);
