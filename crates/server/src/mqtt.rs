@@ -23,6 +23,7 @@ pub(crate) mod system;
 mod ws;
 
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -37,6 +38,7 @@ pub(crate) use injections::{Injected, Injections};
 pub(crate) use quic::QuicDoor;
 pub(crate) use ws::{Origins, Terms};
 
+use crate::failure;
 use crate::flows::Current;
 use crate::permissions::{PermissionQuestion, Permissions};
 use crate::serve::descriptors::Places;
@@ -110,7 +112,7 @@ pub(crate) struct Mqtt {
 }
 
 impl Mqtt {
-    /// Restores the broker and starts its threads; no door is open yet.
+    /// Restores the broker and starts its threads, each with what it needs; no door is open yet.
     pub(crate) fn start(setup: Setup) -> anyhow::Result<Self> {
         let Setup {
             log,
@@ -177,18 +179,19 @@ impl Mqtt {
             limits: thread_limits,
         });
         let mut threads = Vec::new();
+        let (built, outcomes) = sync_channel(shards);
         for index in 0..shards {
             let core = broker::Shard::new(Arc::clone(&shared), index);
             let common = Arc::clone(&common);
-            let run = move || {
-                if let Err(error) = ShardThread::run(index, core, common) {
-                    tracing::error!(shard = index, %error, "an MQTT thread could not run");
-                }
-            };
-            let thread = std::thread::Builder::new()
-                .name(format!("mqtt-{index}"))
-                .spawn(run);
+            let built = built.clone();
+            let run = move || ShardThread::run(index, core, common, &built);
+            let thread = failure::thread(&format!("mqtt-{index}"), run);
             threads.push(thread.context("cannot start a thread for MQTT")?);
+        }
+        // Each says so once; what ends otherwise ends the process.
+        for outcome in outcomes.into_iter().take(shards) {
+            outcome
+                .with_context(|| format!("cannot start {shards} threads for MQTT (mqtt.shards)"))?;
         }
         Ok(Self {
             common,
@@ -203,9 +206,8 @@ impl Mqtt {
             inbox.put([Mail::Stop]);
         }
         for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("an MQTT thread ended in a panic");
-            }
+            // One that ends in a panic ends the process.
+            thread.join().ok();
         }
     }
 }

@@ -23,6 +23,7 @@ use super::commits::from_broker;
 use super::convert::message;
 use super::inbox::Inbox;
 use super::shard::Mail;
+use crate::failure;
 
 /// What one read takes from a partition.
 const READ_BYTES: usize = 256 << 10;
@@ -51,9 +52,8 @@ impl Loader {
         timeline: Arc<Timeline>,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (requests, receiver) = channel();
-        let thread = std::thread::Builder::new()
-            .name("loader".to_owned())
-            .spawn(move || serve(&log, &inboxes, &timeline, &receiver))?;
+        let work = move || serve(&log, &inboxes, &timeline, &receiver);
+        let thread = failure::thread("loader", work)?;
         Ok((
             Self {
                 requests: Mutex::new(requests),

@@ -32,6 +32,7 @@ use super::commits::{from_broker, owed_record, to_broker};
 use super::inbox::Inbox;
 use super::loader::Run;
 use super::shard::Mail;
+use crate::failure;
 use internal::Tended;
 
 /// Called once the records are gone, or why they stay.
@@ -140,9 +141,7 @@ impl Retirements {
             deletions: BTreeMap::new(),
         };
         worker.take_up_deletions();
-        std::thread::Builder::new()
-            .name("retire".to_owned())
-            .spawn(move || worker.run())?;
+        failure::thread("retire", move || worker.run())?;
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
             answers: Mutex::new(answers),

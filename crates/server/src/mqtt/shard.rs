@@ -12,10 +12,12 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -150,20 +152,34 @@ pub(crate) struct ShardThread {
 }
 
 impl ShardThread {
-    /// Runs the shard on this thread until it was stopped and everything has ended.
-    pub(crate) fn run(index: usize, core: Shard, common: Arc<Common>) -> std::io::Result<()> {
+    /// Runs the shard on this thread until it was stopped and everything has ended. Says first
+    /// whether it can: the runtime needs files.
+    pub(crate) fn run(
+        index: usize,
+        core: Shard,
+        common: Arc<Common>,
+        built: &SyncSender<io::Result<()>>,
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build_local(LocalOptions::default())?;
+            .build_local(LocalOptions::default());
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                // Another one may have said so first.
+                built.send(Err(error)).ok();
+                return;
+            }
+        };
+        built.send(Ok(())).ok();
         let shard = Rc::new(Self::new(index, core, common));
         // A task like the connections', in one queue with them: its turn comes behind those that woke
         // it and before those it wakes, without a look at the sockets in between.
         let pump = runtime.spawn_local(shard.pump());
         let ended = runtime.block_on(pump);
         runtime.block_on(say_goodbye());
-        match ended.map_err(JoinError::try_into_panic) {
-            Err(Ok(panic)) => resume_unwind(panic),
-            _ => Ok(()),
+        if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
+            resume_unwind(panic);
         }
     }
 

@@ -112,3 +112,12 @@ fn bad_configuration_is_refused_with_its_place() {
         assert!(said.contains("--set"), "{set}: {said}");
     }
 }
+
+#[test]
+fn start_without_files_for_all_threads_is_refused() {
+    let shards = ["--set", "mqtt.shards=256"];
+    let (code, said) = Home::with_files(256).refused(&shards);
+    assert_eq!(code, 1);
+    assert!(said.contains("mqtt.shards"), "{said}");
+    assert!(!said.contains("every door is open"), "{said}");
+}
