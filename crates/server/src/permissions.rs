@@ -21,7 +21,8 @@ pub(crate) struct Permission {
     /// Default all.
     #[serde(default)]
     action: Action,
-    /// A Topic Filter. A rule matches a SUBSCRIBE when it selects all that the asked filter does.
+    /// A Topic Filter. A rule matches a SUBSCRIBE when it selects all that the asked filter does. A
+    /// `deny` of `#` matches everything, the topics that begin with `$` too: it closes the rest.
     topic: String,
 }
 
@@ -42,6 +43,12 @@ enum Action {
 }
 
 impl Permission {
+    /// `asked` is a Topic Name or a Topic Filter.
+    fn covers(&self, asked: &str) -> bool {
+        let closes_all = self.effect == Effect::Deny && self.topic == "#";
+        closes_all || topic::covers(&self.topic, asked)
+    }
+
     /// What is wrong with it, as a sentence with the next step.
     pub(crate) fn problem(&self) -> Option<String> {
         let filter = &self.topic;
@@ -85,8 +92,7 @@ impl Permissions {
     fn verdict(&self, action: Action, asked: &str) -> Verdict {
         let rules = self.rules.load();
         let matching = rules.iter().find(|rule| {
-            (rule.action == action || rule.action == Action::All)
-                && topic::covers(&rule.topic, asked)
+            (rule.action == action || rule.action == Action::All) && rule.covers(asked)
         });
         match matching.map(|rule| rule.effect) {
             None | Some(Effect::Allow) => Verdict::Allow,
@@ -183,10 +189,17 @@ mod tests {
             ("#", false),
             ("+/b", false),
             ("b", false),
+            ("$x/y", false),
+            ("$SYS/#", false),
         ] {
-            let verdict = rules.verdict(Action::Subscribe, asked);
-            assert_eq!(verdict == Verdict::Allow, allowed, "{asked}");
+            for action in [Action::Subscribe, Action::Publish] {
+                let verdict = rules.verdict(action, asked);
+                assert_eq!(verdict == Verdict::Allow, allowed, "{action:?} {asked}");
+            }
         }
+        // Only the end of such a list is so: what is allowed stays what the filter selects.
+        let rules = permissions(&[("allow", "all", "#"), ("deny", "all", "$x/#")]);
+        assert_eq!(rules.verdict(Action::Publish, "$x/y"), Verdict::Deny);
     }
 
     #[test]
