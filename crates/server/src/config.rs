@@ -227,19 +227,44 @@ impl Default for Mqtt {
     }
 }
 
+/// Why a time may not be 0.
+pub(super) const NO_TIME: &str = "0 would close every connection; take 1ms or more";
+
+fn needs_rate(rate: &str) -> String {
+    format!("does nothing without {rate}")
+}
+
 impl Mqtt {
+    /// Messages and bytes a second from one Client of the door with this table; 0 is without limit.
+    fn rates(&self, door: &Listener) -> (u32, u64) {
+        let bytes = door.bytes_per_second.unwrap_or(self.bytes_per_second);
+        let messages = door.messages_per_second.unwrap_or(self.messages_per_second);
+        (messages, bytes.0)
+    }
+
+    /// The bursts of a door's own that no rate of its own or of all goes with.
+    fn idle_bursts(&self, door: &Listener) -> Vec<(&'static str, String)> {
+        let (messages, bytes) = self.rates(door);
+        let has_burst = door.messages_burst.is_some_and(|burst| burst > 0);
+        let messages = (has_burst && messages == 0)
+            .then(|| ("messages_burst", needs_rate("messages_per_second")));
+        let has_burst = door.bytes_burst.is_some_and(|burst| burst.0 > 0);
+        let bytes =
+            (has_burst && bytes == 0).then(|| ("bytes_burst", needs_rate("bytes_per_second")));
+        messages.into_iter().chain(bytes).collect()
+    }
+
     /// What the door with this table keeps.
     pub(crate) fn house(&self, door: &Listener) -> House {
         let rate = |per_second, burst| Rate { per_second, burst };
-        let messages = door.messages_per_second.unwrap_or(self.messages_per_second);
+        let (messages, bytes) = self.rates(door);
         let messages_burst = door.messages_burst.unwrap_or(self.messages_burst);
-        let bytes = door.bytes_per_second.unwrap_or(self.bytes_per_second);
         let bytes_burst = door.bytes_burst.unwrap_or(self.bytes_burst);
         House {
             clients: Arc::new(ClientLimits {
                 connect_ms_max: door.connect_timeout.unwrap_or(self.connect_timeout).0,
                 messages: rate(messages.into(), messages_burst.into()),
-                bytes: rate(bytes.0, bytes_burst.0),
+                bytes: rate(bytes, bytes_burst.0),
             }),
             connections_max: door.connections_max,
             connections_per_address_max: door.connections_per_address_max,
@@ -397,6 +422,9 @@ impl Config {
             for (key, sentence) in listener.problems(name) {
                 wrong(&format!("listeners.{name}.{key}"), sentence);
             }
+            for (key, sentence) in self.mqtt.idle_bursts(listener) {
+                wrong(&format!("listeners.{name}.{key}"), sentence);
+            }
             let Some(bind) = listener.bind else { continue };
             if listener.enabled && !bind.ip().is_loopback() && !listener.allow_anonymous {
                 wrong(
@@ -431,6 +459,33 @@ impl Config {
                     key,
                     "0 would let nothing through; take 1..=65535".to_owned(),
                 );
+            }
+        }
+        for (key, time) in [
+            ("mqtt.connect_timeout", self.mqtt.connect_timeout),
+            ("mqtt.send_timeout", self.mqtt.send_timeout),
+        ] {
+            if time.0 == 0 {
+                wrong(key, NO_TIME.to_owned());
+            }
+        }
+        let doors = self.listeners.all().map(|(_, _, listener)| listener);
+        let has_messages = doors.iter().any(|door| self.mqtt.rates(door).0 > 0);
+        let has_bytes = doors.iter().any(|door| self.mqtt.rates(door).1 > 0);
+        for (is_idle, key, rate) in [
+            (
+                self.mqtt.messages_burst > 0 && !has_messages,
+                "messages_burst",
+                "messages_per_second",
+            ),
+            (
+                self.mqtt.bytes_burst.0 > 0 && !has_bytes,
+                "bytes_burst",
+                "bytes_per_second",
+            ),
+        ] {
+            if is_idle {
+                wrong(&format!("mqtt.{key}"), needs_rate(rate));
             }
         }
         let node = &self.mqtt.node;
@@ -547,6 +602,70 @@ mod tests {
             wrong,
             ["listeners.kafka.connect_rate", "mqtt.topic_levels_max"]
         );
+    }
+
+    #[test]
+    fn keys_that_let_nobody_in_or_do_nothing_are_named() {
+        for (text, expected) in [
+            ("mqtt.connect_timeout = 0", &["mqtt.connect_timeout"][..]),
+            ("mqtt.send_timeout = 0", &["mqtt.send_timeout"]),
+            (
+                "listeners.ws.connect_timeout = 0",
+                &["listeners.ws.connect_timeout"],
+            ),
+            ("mqtt.messages_burst = 5", &["mqtt.messages_burst"]),
+            ("mqtt.bytes_burst = 5", &["mqtt.bytes_burst"]),
+            (
+                "listeners.tls.messages_burst = 5",
+                &["listeners.tls.messages_burst"],
+            ),
+            (
+                "listeners.tls.bytes_burst = 5\nlisteners.ws.bytes_per_second = 5",
+                &["listeners.tls.bytes_burst"],
+            ),
+            (
+                "mqtt.messages_per_second = 1\nlisteners.tls.messages_per_second = 0\n\
+                 listeners.tls.messages_burst = 5",
+                &["listeners.tls.messages_burst"],
+            ),
+            (
+                "listeners.quic.connect_burst = 5",
+                &["listeners.quic.connect_burst"],
+            ),
+            ("listeners.ws.path = \"/mqtt?x\"", &["listeners.ws.path"]),
+            ("listeners.ws.path = \"/a b\"", &["listeners.ws.path"]),
+            (
+                "listeners.wss.origins = [\"*\", \"https://example.com/\"]",
+                &["listeners.wss.origins"],
+            ),
+            (
+                "listeners.ws.origins = [\"example.com\"]",
+                &["listeners.ws.origins"],
+            ),
+            // And these do something.
+            (
+                "mqtt.messages_burst = 5\nlisteners.ws.messages_per_second = 5",
+                &[],
+            ),
+            (
+                "mqtt.bytes_per_second = 5\nlisteners.ws.bytes_burst = 5",
+                &[],
+            ),
+            (
+                "listeners.ws.connect_rate = 5\nlisteners.ws.connect_burst = 5",
+                &[],
+            ),
+            (
+                "listeners.ws.path = \"/\"\n\
+                 listeners.ws.origins = [\"null\", \"http://[::1]:80\", \"https://a.b\"]",
+                &[],
+            ),
+        ] {
+            let config: Config = toml::from_str(text).unwrap();
+            let found = config.problems();
+            let keys: Vec<&str> = found.iter().map(|(key, _)| &**key).collect();
+            assert_eq!(keys, expected, "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{ByteSize, DurationMs, Network};
+use super::{ByteSize, DurationMs, NO_TIME, Network};
 use crate::tls::carries_tls;
 
 /// One table for each door. All parse from the first version on; a door that is not built yet is
@@ -192,12 +192,23 @@ impl Listener {
         wrong(self.path.is_some() && !is_websocket, "path", &sentence);
         let begins = self.path.as_ref().is_none_or(|path| path.starts_with('/'));
         wrong(!begins, "path", "a path begins with /");
+        let strange = |c: char| matches!(c, '?' | '#') || c.is_whitespace() || c.is_control();
+        let has_strange = self
+            .path
+            .as_ref()
+            .is_some_and(|path| path.contains(strange));
+        let sentence = "no request has it: a path ends before ?, # and spaces";
+        wrong(has_strange, "path", sentence);
         let sentence = format!("no web page reaches {name}; ws and wss it does");
         wrong(
             self.origins.is_some() && !is_websocket,
             "origins",
             &sentence,
         );
+        let mut origins = self.origins.iter().flatten();
+        let sentence =
+            "no browser names it: an origin is https://host or https://host:port, without a path";
+        wrong(!origins.all(|one| is_origin(one)), "origins", sentence);
         let takes_proxy = matches!(name, "tcp" | "tls" | "ws" | "wss");
         let sentence = format!("{name} takes no PROXY protocol; tcp, tls, ws and wss do");
         let has_proxies = !self.proxy_protocol.is_empty();
@@ -220,8 +231,26 @@ impl Listener {
         ] {
             wrong(is_set && !is_mqtt, key, &sentence);
         }
+        let has_burst = is_mqtt && self.connect_burst > 0;
+        let sentence = "does nothing without connect_rate";
+        wrong(
+            has_burst && self.connect_rate == 0,
+            "connect_burst",
+            sentence,
+        );
+        let has_no_time = self.connect_timeout.is_some_and(|time| time.0 == 0);
+        wrong(has_no_time && is_mqtt, "connect_timeout", NO_TIME);
         found
     }
+}
+
+/// What a browser may name in `Origin` (RFC 6454, 7), or `*`.
+fn is_origin(text: &str) -> bool {
+    let is_host = |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@']);
+    let named = text
+        .split_once("://")
+        .is_some_and(|(_, host)| is_host(host));
+    named || matches!(text, "*" | "null")
 }
 
 impl Listeners {
