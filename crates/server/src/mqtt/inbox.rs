@@ -101,8 +101,9 @@ impl<T: Weigh> Inbox<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves everything to the empty `into`, or registers the reader for the next `put`.
-    pub(crate) fn poll_take(&self, cx: &Context<'_>, into: &mut Vec<T>) -> Poll<()> {
+    /// Moves everything to the empty `into`, or registers the reader for the next `put`. Whether the
+    /// inbox was congested until now: those who hold for it are to be told.
+    pub(crate) fn poll_take(&self, cx: &Context<'_>, into: &mut Vec<T>) -> Poll<bool> {
         debug_assert!(into.is_empty(), "what was taken before is not yet handled");
         let mut state = self.lock();
         if state.mail.is_empty() {
@@ -111,8 +112,8 @@ impl<T: Weigh> Inbox<T> {
         }
         std::mem::swap(&mut state.mail, into);
         state.bytes = 0;
-        self.congested.store(false, Ordering::Relaxed);
-        Poll::Ready(())
+        // Under the lock: a `put` just before this is among what is taken.
+        Poll::Ready(self.congested.swap(false, Ordering::Relaxed))
     }
 
     /// Whether the shards that feed this inbox should stop reading from their sockets.
@@ -198,10 +199,12 @@ mod tests {
             assert!(inbox.congested());
             let mut taken = Vec::new();
             let cx = Context::from_waker(Waker::noop());
-            assert!(inbox.poll_take(&cx, &mut taken).is_ready());
+            assert_eq!(inbox.poll_take(&cx, &mut taken), Poll::Ready(true));
             assert!(!inbox.congested());
             inbox.put(fill);
             assert!(!inbox.congested(), "what was taken does not count");
+            taken.clear();
+            assert_eq!(inbox.poll_take(&cx, &mut taken), Poll::Ready(false));
         }
     }
 }

@@ -410,16 +410,15 @@ impl ShardThread {
         };
         // Until this turn's round is sent, what joins it needs no further wake-up.
         self.round.borrow_mut().pump = None;
-        let was_congested = inbox.congested();
-        if inbox.poll_take(cx, mail).is_ready() {
+        if let Poll::Ready(was_congested) = inbox.poll_take(cx, mail) {
             for item in mail.drain(..) {
                 self.open_mail(item);
             }
             // What came meanwhile waits until the connections had their turn.
             cx.waker().wake_by_ref();
-        }
-        if was_congested {
-            self.relieve_others();
+            if was_congested {
+                self.relieve_others();
+            }
         }
         if timer.as_mut().poll_fire(cx) {
             self.step(Input::Tick);
