@@ -81,10 +81,18 @@ struct State {
 }
 
 /// What a listener's clients offer where they offer a protocol at all. Others are refused: what
-/// speaks HTTP to a door of MQTT was led astray.
+/// speaks HTTP to a door of MQTT was led astray. Over TCP, where most servers do not look, clients
+/// have more names for MQTT than the registered one: their own, or what AWS wants on its port 443.
 fn protocols(listener: &str) -> &'static [&'static [u8]] {
     match listener {
         "wss" | "https" => &[b"http/1.1"],
+        "tls" => &[
+            b"mqtt",
+            b"mqttv5",
+            b"mqttv3.1.1",
+            b"mqttv3.1",
+            b"x-amzn-mqtt-ca",
+        ],
         _ => &[b"mqtt"],
     }
 }

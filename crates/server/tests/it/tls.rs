@@ -28,8 +28,14 @@ fn mqtt_goes_over_tls_with_the_certificate_made_at_start() {
     for key in ["ca.key", "server.key"] {
         assert_eq!(mode(&home.data().join("tls").join(key)), 0o600, "{key}");
     }
-    let mqtt = [b"mqtt".to_vec()];
-    for (versions, protocols) in [(TLS_1_3, &[][..]), (TLS_1_2, &[]), (TLS_1_3, &mqtt)] {
+    let [mqtt, old, aws] = ["mqtt", "mqttv3.1.1", "x-amzn-mqtt-ca"].map(|one| [one.into()]);
+    for (versions, protocols) in [
+        (TLS_1_3, &[][..]),
+        (TLS_1_2, &[]),
+        (TLS_1_3, &mqtt),
+        (TLS_1_2, &old),
+        (TLS_1_3, &aws),
+    ] {
         let client = Client {
             versions,
             protocols: protocols.to_vec(),
