@@ -4,6 +4,7 @@
 //! Not for: bytes (`connection`), APIs (`handler`), groups (`group`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use headwater_commitlog::{Log, PartitionId};
@@ -29,6 +30,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct KafkaServer {
     shared: Arc<Shared>,
     connections: Arc<Semaphore>,
+    /// Connections closed at once because there were too many.
+    refused: AtomicU64,
+    /// The last one was, which is said once.
+    is_full: AtomicBool,
 }
 
 impl KafkaServer {
@@ -51,6 +56,8 @@ impl KafkaServer {
         Ok(Arc::new(Self {
             shared: Arc::new(shared),
             connections,
+            refused: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
         }))
     }
 
@@ -123,10 +130,15 @@ impl KafkaServer {
             })
         });
         let Some(place) = place else {
-            let connections_max = self.shared.options.connections_max;
-            warn!(%peer, connections_max, "too many connections, the newest of Kafka's is closed");
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            // Strangers come as fast as they like: once, until one is taken again.
+            if !self.is_full.swap(true, Ordering::Relaxed) {
+                let connections_max = self.shared.options.connections_max;
+                warn!(%peer, connections_max, "too many connections, the newest of Kafka's are closed");
+            }
             return;
         };
+        self.is_full.store(false, Ordering::Relaxed);
         let served = connection::serve(Arc::clone(&self.shared), stream, peer, shutdown.clone());
         connections.spawn(async move {
             served.await;
@@ -156,6 +168,11 @@ impl KafkaServer {
             requests_bytes: self.shared.requests.held(),
             responses_bytes: self.shared.responses.held(),
         }
+    }
+
+    /// Connections closed at once, since the start, because there were too many.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Deletes a group without members, its offsets with it, as DeleteGroups does; on disk when this

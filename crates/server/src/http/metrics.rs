@@ -69,6 +69,15 @@ pub(super) fn text(running: &Running) -> String {
         &[("", sockets)],
     );
     out.metric(
+        "headwater_connections_refused_total",
+        "counter",
+        "Connections closed at once because there were too many",
+        &[
+            ("{protocol=\"mqtt\"}", load(&running.counters.refused)),
+            ("{protocol=\"kafka\"}", running.kafka.refused()),
+        ],
+    );
+    out.metric(
         "headwater_handshakes_failed_total",
         "counter",
         "Connections that ended before their TLS, WebSocket or PROXY handshake was over",

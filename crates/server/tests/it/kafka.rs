@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use crate::program::{Home, PATIENCE};
+use crate::program::{Home, PATIENCE, until};
 
 const MIB: usize = 1 << 20;
 
@@ -73,4 +73,39 @@ fn unfinished_requests_of_200_clients_are_held_within_the_budget() {
     // The budget, 4 KiB a connection, one request beyond it, and what the allocator keeps.
     let grown = program.memory_bytes().saturating_sub(before);
     assert!(grown < 4 * BUDGET, "{grown} bytes more for {sent} sent");
+}
+
+#[test]
+fn refused_connections_are_counted_and_said_once_until_one_is_taken() {
+    const SAID: &str = "the newest of Kafka's";
+    let mut program = Home::new().start_with(&["--set", "kafka.connections_max=1"]);
+    let at = program.doors["kafka"];
+    let is_refused = || {
+        let mut stream = TcpStream::connect(at).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read(&mut [0]).unwrap() == 0
+    };
+    let mut taken = greet(at);
+    for time in 1..=2 {
+        for _ in 0..3 {
+            assert!(is_refused());
+        }
+        let metric = "headwater_connections_refused_total{protocol=\"kafka\"}";
+        assert!(program.metric(metric) >= time * 3);
+        let lines = program.said().matches(SAID).count();
+        assert_eq!(u64::try_from(lines).unwrap(), time);
+        drop(taken);
+        // What comes before its end was seen is refused too, and nothing new.
+        let mut again = None;
+        until("one is taken", || {
+            let mut stream = TcpStream::connect(at).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let request = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xFF, 0xFF];
+            stream.write_all(&request).ok();
+            let is_taken = stream.read(&mut [0]).is_ok_and(|count| count == 1);
+            again = is_taken.then_some(stream);
+            is_taken
+        });
+        taken = again.unwrap();
+    }
 }
