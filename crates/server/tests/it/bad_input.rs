@@ -3,25 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::program::{Home, PATIENCE, Program};
+use crate::ground::Ground;
+use crate::program::{Home, PATIENCE};
 use crate::wire::{Hello, Wire, packet, publish};
-
-/// A v5 client that must go on while others fail.
-fn bystander(program: &Program) -> Wire {
-    let (mut bystander, _) = Wire::connect(program.mqtt(), &Hello::v5("bystander"));
-    bystander.subscribe("b", 0);
-    bystander
-}
-
-fn goes_on(bystander: &mut Wire) {
-    bystander.send(&publish("b", b"still here", 0, 0));
-    assert_eq!(bystander.message().payload, b"still here");
-}
 
 #[test]
 fn malformed_mqtt_ends_its_connection_with_a_reason() {
-    let program = Home::new().start();
-    let mut bystander = bystander(&program);
+    let mut ground = Ground::new();
     for (bytes, reason, why) in [
         (vec![0x36, 4, 0, 1, b'a', 0], 0x81, "QoS 3 [MQTT-3.3.1-4]"),
         (
@@ -51,22 +39,15 @@ fn malformed_mqtt_ends_its_connection_with_a_reason() {
             "a second CONNECT",
         ),
     ] {
-        let (mut wire, _) = Wire::connect(program.mqtt(), &Hello::v5("bad"));
-        wire.send(&bytes);
-        let (first, body) = wire.packet();
-        assert_eq!((first, body[0]), (0xE0, reason), "{why}");
-        assert_eq!(wire.next(), None, "{why}");
-        let (mut old, _) = Wire::connect(program.mqtt(), &Hello::v3("old"));
-        old.send(&bytes);
-        assert_eq!(old.next(), None, "3.1.1: {why}");
-        goes_on(&mut bystander);
+        ground.refused_bytes(&bytes, reason, why);
+        ground.refused_bytes_in_3(&bytes, why);
     }
+    ground.end();
 }
 
 #[test]
 fn malformed_connect_is_answered_by_connack_or_the_end() {
-    let program = Home::new().start();
-    let mut bystander = bystander(&program);
+    let mut ground = Ground::new();
     for (body, reason, why) in [
         (
             &b"\0\x04MQTT\x05\x03\0\0\0\0\0"[..],
@@ -76,41 +57,22 @@ fn malformed_connect_is_answered_by_connack_or_the_end() {
         (b"\0\x04MQTT\x07\x02\0\0\0\0\0", 0x84, "version 7"),
         (
             b"\0\x04MQTT\x05\x02\0\0\x02\x21\0\0\0",
-            0x82,
+            0x81,
             "Receive Maximum without its value",
         ),
     ] {
-        let mut wire = Wire::open(program.mqtt());
-        wire.send(&packet(0x10, body));
-        if let Some((first, body)) = wire.next() {
-            assert_eq!((first, body[0]), (0x20, 0), "CONNACK: {why}");
-            assert!(
-                [reason, 0x81, 1].contains(&body[1]),
-                "{why}: {:#x}",
-                body[1]
-            );
-            assert_eq!(wire.next(), None, "{why}");
-        }
-        goes_on(&mut bystander);
+        ground.connect_refused(&packet(0x10, body), reason, why);
     }
-    let mut wire = Wire::open(program.mqtt());
-    wire.send(b"GET / HTTP/1.1\r\n\r\n");
-    assert_eq!(wire.next(), None, "what is no CONNECT gets no answer");
-    goes_on(&mut bystander);
+    ground.no_answer(b"GET / HTTP/1.1\r\n\r\n", "no CONNECT");
+    ground.end();
 }
 
 #[test]
 fn oversized_packet_is_refused_by_its_head_alone() {
-    let program = Home::new().start_with(&["--set", "mqtt.packet_bytes_max=1KiB"]);
-    let mut bystander = bystander(&program);
-    let (mut wire, _) = Wire::connect(program.mqtt(), &Hello::v5("large"));
-    wire.send(&[0x30, 0xD0, 0x0F]);
-    let (first, body) = wire.packet();
-    assert_eq!((first, body[0]), (0xE0, 0x95), "Packet too large");
-    let (mut old, _) = Wire::connect(program.mqtt(), &Hello::v3("old"));
-    old.send(&[0x30, 0xD0, 0x0F]);
-    assert_eq!(old.next(), None);
-    goes_on(&mut bystander);
+    let mut ground = Ground::with(&["--set", "mqtt.packet_bytes_max=1KiB"]);
+    ground.refused("30 d00f", 0x95, "Packet too large");
+    ground.refused_in_3("30 d00f", "Packet too large");
+    ground.end();
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn unfinished_requests_of_200_clients_are_held_within_the_budget() {
     let program = Home::new().start_with(&["--set", "kafka.requests_bytes_max=16MiB"]);
     let at = program.doors["kafka"];
     let mut ordinary = greet(at);
-    let before = program.memory_bytes();
+    let before = program.resident();
     let mut hoarders: Vec<_> = (0..200).map(|_| begin(at)).collect();
     // What waits in the sockets of this machine comes as soon as somebody reads it.
     let (part, deadline) = (vec![7; MIB], Instant::now() + PATIENCE);
@@ -71,7 +71,7 @@ fn unfinished_requests_of_200_clients_are_held_within_the_budget() {
     assert!(sent > 4 * BUDGET, "{sent} bytes are no trial");
     assert!(held <= BUDGET as u64, "{held}");
     // The budget, 4 KiB a connection, one request beyond it, and what the allocator keeps.
-    let grown = program.memory_bytes().saturating_sub(before);
+    let grown = program.resident().saturating_sub(before);
     assert!(grown < 4 * BUDGET, "{grown} bytes more for {sent} sent");
 }
 

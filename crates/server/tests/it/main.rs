@@ -17,6 +17,7 @@ mod conformance;
 mod deletion;
 mod documents;
 mod flows;
+mod ground;
 mod handshakes;
 mod http;
 mod kafka;

@@ -208,14 +208,6 @@ impl Program {
         self.doors["tcp"]
     }
 
-    /// What it holds in memory (VmRSS).
-    pub(crate) fn memory_bytes(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.unwrap().trim().trim_end_matches(" kB");
-        kib.parse::<usize>().unwrap() * 1024
-    }
-
     /// Runs a verb against this program: `line` is split at spaces, `|` stands for one in a word.
     pub(crate) fn verb(&self, line: &str) -> Answer {
         let words: Vec<String> = line.split(' ').map(|word| word.replace('|', " ")).collect();
@@ -276,7 +268,7 @@ impl Program {
         std::mem::take(&mut self.doors)
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes (VmRSS).
     pub(crate) fn resident(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

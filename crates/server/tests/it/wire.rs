@@ -1,6 +1,6 @@
 //! MQTT by hand: bytes as the specification draws them, never by our own encoder.
 
-use std::io::{Error, ErrorKind, Read, Write};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -57,14 +57,22 @@ impl<'a> Hello<'a> {
             body.extend([5, 0x11]);
             body.extend(self.expiry_s.to_be_bytes());
         }
-        text(&mut body, self.id);
+        body.extend(text(self.id.as_bytes()));
         packet(0x10, &body)
     }
 }
 
-fn text(into: &mut Vec<u8>, text: &str) {
-    into.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
-    into.extend(text.as_bytes());
+/// A string as MQTT writes it.
+pub(crate) fn text(bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).unwrap();
+    [&length.to_be_bytes()[..], bytes].concat()
+}
+
+/// Bytes of hexadecimal digits; blanks are for the eye.
+pub(crate) fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<char> = text.chars().filter(|one| !one.is_whitespace()).collect();
+    let byte = |pair: &[char]| u8::from_str_radix(&String::from_iter(pair), 16).unwrap();
+    digits.chunks(2).map(byte).collect()
 }
 
 /// A fixed header and what follows it.
@@ -85,8 +93,7 @@ pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
 
 /// A PUBLISH of version 5; `id` 0 is none.
 pub(crate) fn publish(topic: &str, payload: &[u8], qos: u8, id: u16) -> Vec<u8> {
-    let mut body = Vec::new();
-    text(&mut body, topic);
+    let mut body = text(topic.as_bytes());
     if qos > 0 {
         body.extend(id.to_be_bytes());
     }
@@ -98,7 +105,7 @@ pub(crate) fn publish(topic: &str, payload: &[u8], qos: u8, id: u16) -> Vec<u8> 
 /// A SUBSCRIBE of version 5 with packet identifier 1.
 pub(crate) fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
     let mut body = vec![0, 1, 0];
-    text(&mut body, filter);
+    body.extend(text(filter.as_bytes()));
     body.push(qos);
     packet(0x82, &body)
 }
@@ -133,32 +140,40 @@ impl<S: Read + Write> Wire<S> {
         self.next().expect("a packet, not the end")
     }
 
-    /// The next packet, `None` where the connection ends.
+    /// The next packet; `None` where the connection ends before it, or is reset. Silence and half a
+    /// packet are neither.
     pub(crate) fn next(&mut self) -> Option<(u8, Vec<u8>)> {
-        let first = self.byte()?;
+        let mut first = [0];
+        match self.0.read(&mut first) {
+            Ok(1) => {}
+            Ok(_) => return None,
+            // Also without a goodbye of TLS.
+            Err(error) if is_end(&error) => return None,
+            Err(error) => panic!("neither a packet nor the end: {error}"),
+        }
+        match self.rest() {
+            Ok(body) => Some((first[0], body)),
+            // Closed over bytes that were not read: what was under way is lost.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("{:#x} and no whole packet: {error}", first[0]),
+        }
+    }
+
+    /// What follows the first byte of a packet.
+    fn rest(&mut self) -> Result<Vec<u8>> {
         let (mut length, mut shift) = (0, 0);
         loop {
-            let byte = self.byte()?;
-            length |= usize::from(byte & 0x7f) << shift;
+            let mut byte = [0];
+            self.0.read_exact(&mut byte)?;
+            length |= usize::from(byte[0] & 0x7f) << shift;
             shift += 7;
-            if byte & 0x80 == 0 {
+            if byte[0] & 0x80 == 0 {
                 break;
             }
         }
         let mut body = vec![0; length];
-        self.0.read_exact(&mut body).ok()?;
-        Some((first, body))
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        let mut byte = [0];
-        match self.0.read(&mut byte) {
-            Ok(1) => Some(byte[0]),
-            Ok(_) => None,
-            // Also without a goodbye of TLS.
-            Err(error) if is_end(&error) => None,
-            Err(error) => panic!("neither a packet nor the end: {error}"),
-        }
+        self.0.read_exact(&mut body)?;
+        Ok(body)
     }
 
     /// Subscribes and takes the SUBACK, which must grant.
@@ -262,4 +277,18 @@ pub(crate) struct Message {
 fn is_end(error: &Error) -> bool {
     let kinds = [ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof];
     kinds.contains(&error.kind())
+}
+
+#[test]
+#[should_panic(expected = "no whole packet")]
+fn half_a_packet_is_not_the_end() {
+    Wire(std::io::Cursor::new(vec![0xE0, 2, 0])).next();
+}
+
+#[test]
+#[should_panic(expected = "neither a packet nor the end")]
+fn silence_is_not_the_end() {
+    let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    Wire(near).next();
 }

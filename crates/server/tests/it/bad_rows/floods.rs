@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use super::{CON5, Ground, hex, text};
-use crate::wire::{Hello, Wire, packet, publish};
+use super::CON5;
+use crate::ground::Ground;
+use crate::wire::{Hello, Wire, hex, packet, publish, text};
 
 #[test]
 fn row_27_subscriber_that_never_reads() {
@@ -41,7 +42,7 @@ fn row_27_subscriber_that_never_reads() {
                 deaf.send_if_open(&[0xC0, 0]);
             }
         }
-        let grown = ground.program.resident().saturating_sub(ground.before);
+        let grown = ground.grown();
         // Two of them: at most 1,000 messages and an output each, one payload for both.
         assert!(
             grown < 64 << 20,

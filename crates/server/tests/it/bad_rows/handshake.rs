@@ -4,9 +4,10 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::{CON4, CON5, Ground, hex, text, to_the_end};
+use super::{CON4, CON5};
+use crate::ground::{Ground, ends_with, to_the_end};
 use crate::program::{Home, PATIENCE, until};
-use crate::wire::{Hello, Wire, packet};
+use crate::wire::{Hello, Wire, hex, packet, text};
 
 /// A quick limit, so that a test need not wait five seconds for each.
 const QUICK: &[&str] = &["--set", "mqtt.connect_timeout=300ms"];
@@ -58,7 +59,7 @@ fn row_03_connect_announces_256_mb() {
         })
         .collect();
     ground.goes_on();
-    let grown = ground.program.resident().saturating_sub(ground.before);
+    let grown = ground.grown();
     assert!(grown < 12 << 20, "{grown} bytes for 500 announced CONNECTs");
     for mut socket in sockets {
         assert_eq!(to_the_end(&mut socket), b"");
@@ -116,7 +117,7 @@ fn row_10_strings_longer_than_the_packet() {
         (b"\0\xff\xff", "a client id of 65,535 bytes, none is there"),
     ] {
         let connect = packet(0x10, &[&head[..], rest].concat());
-        ground.connect_refused(&connect, &[0x81], why);
+        ground.connect_refused(&connect, 0x81, why);
     }
     let connect = packet(0x10, b"\0\x04MQTT\x04\x02\0\x3c\0\x50abc");
     ground.no_answer(&connect, "3.1.1: a client id of 80 bytes");
@@ -165,7 +166,7 @@ fn row_20_connect_with_flags_in_its_fixed_header() {
         ("c1 00", "PINGREQ"),
         ("e1 00", "DISCONNECT"),
     ] {
-        ground.refused(bytes, &[0x81], why);
+        ground.refused(bytes, 0x81, why);
         ground.refused_in_3(bytes, why);
     }
     ground.end();
@@ -177,7 +178,7 @@ fn row_21_will_qos_or_will_retain_without_a_will() {
     for flags in [0x0A, 0x12, 0x22, 0x3A] {
         let body = [&b"\0\x04MQTT\x05"[..], &[flags], &b"\0\x3c\0\0\x01a"[..]].concat();
         let why = format!("flags {flags:#x} [MQTT-3.1.2-11], [MQTT-3.1.2-13]");
-        ground.connect_refused(&packet(0x10, &body), &[0x81], &why);
+        ground.connect_refused(&packet(0x10, &body), 0x81, &why);
         let body = [&b"\0\x04MQTT\x04"[..], &[flags], &b"\0\x3c\0\x01a"[..]].concat();
         ground.no_answer(&packet(0x10, &body), &why);
     }
@@ -189,22 +190,22 @@ fn row_35_auth_that_nobody_asked_for() {
     let mut ground = Ground::new();
     ground.no_answer(&hex("f0 00"), "before CONNECT");
     ground.no_answer(&hex("f0 02 18 00"), "before CONNECT");
-    ground.refused("f0 00", &[0x82], "no method was agreed");
+    ground.refused("f0 00", 0x82, "no method was agreed");
     let again = "f0 08 19 06 15 0003 616263";
-    ground.refused(again, &[0x82, 0x8C], "re-authentication without a method");
+    ground.refused(again, 0x82, "re-authentication without a method");
     let body = [
         &b"\x18\x88\x80\x04\x15\0\x03abc\x16"[..],
         &text(&[b'x'; 65_535]),
     ]
     .concat();
     let auth = packet(0xF0, &body);
-    ground.refused_bytes(&auth, &[0x82, 0x8C, 0x95], "64 KiB of data");
+    ground.refused_bytes(&auth, 0x82, "64 KiB of data");
     // A method that nobody knows.
     let connect = packet(0x10, b"\0\x04MQTT\x05\x02\0\x3c\x06\x15\0\x03abc\0\x01a");
-    ground.connect_refused(&connect, &[0x8C], "an unknown method");
+    ground.connect_refused(&connect, 0x8C, "an unknown method");
     // Data without a method.
     let connect = packet(0x10, b"\0\x04MQTT\x05\x02\0\x3c\x06\x16\0\x03abc\0\x01a");
-    ground.connect_refused(&connect, &[0x82], "data without a method");
+    ground.connect_refused(&connect, 0x82, "data without a method");
     ground.end();
 }
 
@@ -223,7 +224,7 @@ fn row_36_maxima_that_let_nothing_through() {
             b"\0\x01a",
         ]
         .concat();
-        ground.connect_refused(&packet(0x10, &body), &[0x82], why);
+        ground.connect_refused(&packet(0x10, &body), 0x82, why);
     }
     for most in 1..=4 {
         let body = [
@@ -240,9 +241,9 @@ fn row_36_maxima_that_let_nothing_through() {
     };
     let (mut wire, _) = Wire::connect(ground.program.mqtt(), &hello);
     wire.send(&hex("e0 07 00 05 11 00000e10"));
-    super::ends_with(
+    ends_with(
         &mut wire,
-        &[0x82],
+        0x82,
         "an expiry raised from 0 in DISCONNECT, 3.14.2.2.2",
     );
     ground.end();

@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use super::{CON4, CON5, Ground, hex, text, to_the_end};
+use super::{CON4, CON5};
+use crate::ground::{Ground, ends_with, to_the_end};
 use crate::program::{PATIENCE, until};
-use crate::wire::{Hello, Wire, packet, publish};
+use crate::wire::{Hello, Wire, hex, packet, publish, text};
 
 #[test]
 fn row_05_packets_that_only_a_server_sends() {
@@ -17,7 +18,7 @@ fn row_05_packets_that_only_a_server_sends() {
         ("b0 04 0001 00 00", "UNSUBACK"),
         ("d0 00", "PINGRESP"),
     ] {
-        ground.refused(bytes, &[0x82], why);
+        ground.refused(bytes, 0x82, why);
         ground.refused_in_3(bytes, why);
     }
     ground.end();
@@ -26,32 +27,28 @@ fn row_05_packets_that_only_a_server_sends() {
 #[test]
 fn row_07_publish_that_ends_behind_its_topic() {
     let mut ground = Ground::new();
-    ground.refused("32 03 0001 61", &[0x81], "no Packet Identifier");
+    ground.refused("32 03 0001 61", 0x81, "no Packet Identifier");
     ground.refused_in_3("32 03 0001 61", "no Packet Identifier");
     let mut padded = hex("32 03 0001 61");
     padded.resize(1_024, 0);
-    ground.refused_bytes(&padded, &[0x81], "padded to 1,024 bytes");
+    ground.refused_bytes(&padded, 0x81, "padded to 1,024 bytes");
     ground.end();
 }
 
 #[test]
 fn row_08_subscribe_without_its_options() {
     let mut ground = Ground::new();
-    ground.refused("82 06 0001 00 0001 61", &[0x81], "no options byte");
+    ground.refused("82 06 0001 00 0001 61", 0x81, "no options byte");
     ground.refused_in_3("82 05 0001 0001 61", "no options byte");
-    ground.refused("82 03 0001 00", &[0x82], "no filter at all [MQTT-3.8.3-2]");
+    ground.refused("82 03 0001 00", 0x82, "no filter at all [MQTT-3.8.3-2]");
     ground.end();
 }
 
 #[test]
 fn row_09_subscribe_with_an_empty_filter() {
     let mut ground = Ground::new();
-    ground.refused("82 05 0001 00 0000", &[0x81, 0x8F], "and no options");
-    ground.refused(
-        "82 06 0001 00 0000 00",
-        &[0x81, 0x8F, 0x82],
-        "[MQTT-4.7.3-1]",
-    );
+    ground.refused("82 05 0001 00 0000", 0x81, "and no options");
+    ground.refused("82 06 0001 00 0000 00", 0x8F, "[MQTT-4.7.3-1]");
     ground.end();
 }
 
@@ -75,7 +72,7 @@ fn row_11_malformed_disconnect_publishes_the_will() {
         wire.send(&packet(0x10, &body));
         assert_eq!(wire.packet().0, 0x20);
         wire.send(&hex(bytes));
-        super::ends_with(&mut wire, &[0x81, 0x82], bytes);
+        ends_with(&mut wire, 0x81, bytes);
         assert_eq!(heir.message().topic, topic);
         ground.goes_on();
     }
@@ -96,7 +93,7 @@ fn row_22_packet_identifiers_that_are_zero_or_unknown() {
         ("62 02 0000", "PUBREL"),
         ("70 02 0000", "PUBCOMP"),
     ] {
-        ground.refused(bytes, &[0x81, 0x82], &format!("{why} 0 [MQTT-2.2.1-3]"));
+        ground.refused(bytes, 0x82, &format!("{why} 0 [MQTT-2.2.1-3]"));
     }
     // A window of one message, and acknowledgements of identifiers that are not in flight.
     let connect = packet(0x10, b"\0\x04MQTT\x05\x02\0\x3c\x03\x21\0\x01\0\x01a");
@@ -171,13 +168,13 @@ fn row_23_text_that_is_no_utf_8() {
             ),
         ] {
             let why = format!("{why} in {place}");
-            ground.refused_bytes(&packet(first, &body), &[0x81, 0x82], &why);
+            ground.refused_bytes(&packet(first, &body), 0x81, &why);
         }
         let head = &b"\0\x04MQTT\x05"[..];
         let id = [head, b"\x02\0\x3c\0", &bad].concat();
-        ground.connect_refused(&packet(0x10, &id), &[0x81, 0x85], why);
+        ground.connect_refused(&packet(0x10, &id), 0x81, why);
         let user = [head, b"\x82\0\x3c\0\0\x01a", &bad].concat();
-        ground.connect_refused(&packet(0x10, &user), &[0x81, 0x86], why);
+        ground.connect_refused(&packet(0x10, &user), 0x81, why);
     }
     // U+FEFF and U+FFFF are text, and stay [MQTT-1.5.4-3].
     let mut wire = ground.v5("a");
@@ -208,7 +205,7 @@ fn row_24_lengths_that_are_none() {
             "five bytes of properties' length",
         ),
     ] {
-        ground.refused(bytes, &[0x81], why);
+        ground.refused(bytes, 0x81, why);
     }
     ground.refused_in_3("30 ffffffff7f", "five bytes");
     ground.refused_in_3("30 80808000", "not the shortest form");
@@ -219,31 +216,52 @@ fn row_24_lengths_that_are_none() {
 #[test]
 fn row_25_properties_that_may_not_be_there() {
     let mut ground = Ground::new();
-    for (bytes, why) in [
-        ("30 09 0001 61 04 0100 0100 78", "Payload Format twice"),
-        ("30 07 0001 61 02 0000 78", "identifier 0x00"),
-        ("30 07 0001 61 02 0400 78", "identifier 0x04"),
-        ("30 07 0001 61 02 7f00 78", "identifier 0x7F"),
+    for (bytes, reason, why) in [
+        (
+            "30 09 0001 61 04 0100 0100 78",
+            0x82,
+            "Payload Format twice",
+        ),
+        ("30 07 0001 61 02 0000 78", 0x81, "identifier 0x00"),
+        ("30 07 0001 61 02 0400 78", 0x81, "identifier 0x04"),
+        ("30 07 0001 61 02 7f00 78", 0x81, "identifier 0x7F"),
         (
             "30 0a 0001 61 05 80808001 00 78",
+            0x81,
             "an identifier of four bytes",
         ),
         (
             "30 0a 0001 61 05 11 00000001 78",
+            0x81,
             "Session Expiry in PUBLISH",
         ),
         (
             "30 07 0001 61 02 0b01 78",
+            0x82,
             "Subscription Identifier from a client [MQTT-3.3.4-6]",
         ),
-        ("82 09 0001 02 0b00 0001 61 00", "Subscription Identifier 0"),
+        (
+            "82 09 0001 02 0b00 0001 61 00",
+            0x82,
+            "Subscription Identifier 0",
+        ),
         (
             "82 0b 0001 04 0b01 0b02 0001 61 00",
+            0x82,
             "Subscription Identifier twice",
         ),
-        ("30 08 0001 61 03 0800 0078", "a Response Topic cut short"),
+        (
+            "30 07 0001 61 02 0800 78",
+            0x81,
+            "a Response Topic cut short",
+        ),
+        (
+            "30 08 0001 61 03 080000 78",
+            0x82,
+            "a Response Topic of no bytes [MQTT-4.7.3-1]",
+        ),
     ] {
-        ground.refused(bytes, &[0x81, 0x82], why);
+        ground.refused(bytes, reason, why);
     }
     ground.end();
 }
@@ -251,7 +269,7 @@ fn row_25_properties_that_may_not_be_there() {
 #[test]
 fn row_26_second_connect_and_a_thousand_of_one_id() {
     let mut ground = Ground::new();
-    ground.refused(CON5, &[0x82], "a second CONNECT [MQTT-3.1.0-2]");
+    ground.refused(CON5, 0x82, "a second CONNECT [MQTT-3.1.0-2]");
     ground.refused_in_3(CON4, "a second CONNECT");
     for _ in 0..2 {
         let mut first = ground.v5("a");
@@ -264,7 +282,7 @@ fn row_26_second_connect_and_a_thousand_of_one_id() {
         until("all but one are closed", || {
             ground.program.metric("headwater_sockets") == 3
         });
-        super::ends_with(&mut first, &[0x8E], "[MQTT-3.1.4-3]");
+        ends_with(&mut first, 0x8E, "[MQTT-3.1.4-3]");
         let mut survivors = 0;
         for stream in &mut streams {
             // Only the one that stays lets this time pass.
@@ -303,23 +321,19 @@ fn row_37_wildcards_where_a_name_must_be() {
         let name = text(name);
         ground.refused_bytes(
             &packet(0x30, &[&name[..], b"\0x"].concat()),
-            &[0x90, 0x81, 0x82],
+            0x90,
             "Topic Name [MQTT-3.3.2-2]",
         );
         let length = [u8::try_from(name.len() + 1).unwrap()];
         let body = [&b"\0\x01t"[..], &length, b"\x08", &name, b"x"].concat();
-        ground.refused_bytes(
-            &packet(0x30, &body),
-            &[0x82, 0x81, 0x90],
-            "Response Topic [MQTT-3.3.2-14]",
-        );
+        ground.refused_bytes(&packet(0x30, &body), 0x82, "Response Topic [MQTT-3.3.2-14]");
         let body = [
             &b"\0\x04MQTT\x05\x06\0\x3c\0\0\x01a\0"[..],
             &name,
             b"\0\x01x",
         ]
         .concat();
-        ground.connect_refused(&packet(0x10, &body), &[0x90, 0x81, 0x82], "Will Topic");
+        ground.connect_refused(&packet(0x10, &body), 0x90, "Will Topic");
     }
     ground.end();
 }

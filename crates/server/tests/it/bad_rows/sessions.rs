@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Ground, text};
+use crate::ground::Ground;
 use crate::program::until;
-use crate::wire::{Hello, Wire, packet, publish};
+use crate::wire::{Hello, Wire, packet, publish, text};
 
 /// The value of a property of four bytes in a CONNACK of ours.
 fn expiry_of(body: &[u8]) -> Option<u32> {
@@ -142,7 +142,7 @@ fn row_31_wills_that_wait_for_ever() {
             assert_eq!(wire.packet().0, 0x20, "round {round}");
         }
         ground.goes_on();
-        let grown = ground.program.resident().saturating_sub(ground.before);
+        let grown = ground.grown();
         // 300 Wills of 60 kB, in memory and in their rows, and what a debug build needs.
         assert!(grown < 72 << 20, "{grown} bytes in round {round}");
         // Every other round they are rearmed as they are.
