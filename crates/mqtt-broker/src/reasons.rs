@@ -64,7 +64,9 @@ impl From<DisconnectReason> for Violation {
 pub(crate) const fn publish(reason: PubAckReason) -> &'static str {
     match reason {
         PubAckReason::NotAuthorized => "this client may not publish to this topic",
-        PubAckReason::TopicNameInvalid => "the topic has more levels than this server takes",
+        PubAckReason::TopicNameInvalid => {
+            "the topic has more levels or bytes than this server takes"
+        }
         PubAckReason::QuotaExceeded => "there is no room for this message now; try again later",
         PubAckReason::ImplementationSpecificError => "the log did not take this message",
         PubAckReason::Success
@@ -79,7 +81,9 @@ pub(crate) const fn publish(reason: PubAckReason) -> &'static str {
 pub(crate) const fn subscribe(reason: SubAckReason) -> &'static str {
     match reason {
         SubAckReason::NotAuthorized => "this client may not subscribe to one of these filters",
-        SubAckReason::TopicFilterInvalid => "a filter has more levels than this server takes",
+        SubAckReason::TopicFilterInvalid => {
+            "a filter has more levels or bytes than this server takes"
+        }
         SubAckReason::QuotaExceeded => {
             "too many subscriptions or filters, or no room on the disk: fewer, or later"
         }

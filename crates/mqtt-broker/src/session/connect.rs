@@ -53,7 +53,7 @@ const NOT_ALLOWED: Rejection = Rejection::new(
 );
 const WILL_TOO_DEEP: Rejection = Rejection::new(
     ConnAckReason::TopicNameInvalid,
-    "the topic of the Will has more levels than are taken",
+    "the topic of the Will has more levels or bytes than are taken",
 );
 const WILL_NOT_ALLOWED: Rejection = Rejection::new(
     ConnAckReason::NotAuthorized,

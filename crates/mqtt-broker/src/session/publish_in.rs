@@ -16,7 +16,7 @@ use crate::connection::{Connection, Stage};
 use crate::input::Forwarded;
 use crate::matching::Matched;
 use crate::pending::{Draft, Then};
-use crate::reasons::Violation;
+use crate::reasons::{self, Violation};
 use crate::rows;
 use crate::system::is_system;
 use crate::{Message, Now, Publisher, Shard, Verdict};
@@ -40,6 +40,11 @@ const NOT_RETAINED: Violation = Violation::new(
 const ALIAS_TOO_HIGH: Violation = Violation::new(
     DisconnectReason::TopicAliasInvalid,
     "the topic alias is above the topic alias maximum of CONNACK",
+);
+/// Well formed and not taken here (MQTT 5.0, 3.14.2.1; bad-inputs, row 15).
+const TOPIC_NOT_TAKEN: Violation = Violation::new(
+    DisconnectReason::TopicNameInvalid,
+    reasons::publish(PubAckReason::TopicNameInvalid),
 );
 const UNKNOWN_ALIAS: Violation =
     Violation::protocol("this topic alias was not set on this connection");
@@ -132,6 +137,10 @@ impl Shard {
             }
         }
         if let Err(reason) = self.may_publish(slot, &publish.topic) {
+            // 3.1.1 lets a Server take and drop what is not authorized (3.3.5); this is another fault.
+            if reason == PubAckReason::TopicNameInvalid && !self.can_refuse(at, qos) {
+                return Err(TOPIC_NOT_TAKEN);
+            }
             self.refuse_publish(at, &publish, reason);
             return Ok(());
         }

@@ -99,6 +99,17 @@ fn row_15_topics_of_65_536_levels() {
     let mut wire = ground.v5("deep");
     wire.send(&publish(&deep, b"x", 1, 1));
     assert_eq!(refusal(&mut wire), [0, 1, 0x90], "Topic Name invalid");
+    let at_qos_0 = publish(&deep, b"x", 0, 0);
+    ground.refused_bytes(&at_qos_0, 0x90, "nothing else answers QoS 0");
+    let name = text(deep.as_bytes());
+    for (first, rest, why) in [
+        (0x30, &b"x"[..], "QoS 0"),
+        (0x32, b"\0\x01x", "QoS 1"),
+        (0x35, b"\0\x01x", "QoS 2, retained"),
+    ] {
+        let publish = packet(first, &[&name[..], rest].concat());
+        ground.refused_bytes_in_3(&publish, why);
+    }
     let mut retained = publish(&deep, b"x", 1, 2);
     retained[0] |= 1;
     wire.send(&retained);
