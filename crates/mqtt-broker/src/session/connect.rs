@@ -296,7 +296,7 @@ impl Shard {
         } else {
             self.settle_later(slot);
             let then = Then::Connected(Box::new(dress));
-            self.submit(draft, Some(at), Some(slot), then);
+            self.submit_with_late_will(now, slot, draft, at, then);
         }
     }
 

@@ -88,6 +88,28 @@ impl Shard {
         self.publish_will(now, slot, draft, None, Some(slot), Then::Willed(said));
     }
 
+    /// Commits the CONNECT of a Client that comes back. A Will whose delay has passed, and which
+    /// the log refused until now, is published all the same, in one commit with it.
+    pub(crate) fn submit_with_late_will(
+        &mut self,
+        now: Now,
+        slot: usize,
+        draft: Draft,
+        at: usize,
+        then: Then,
+    ) {
+        let is_late = self.sessions.get(slot).is_some_and(|session| {
+            let is_late = session.will_at.is_some_and(|at| at <= now.mono_ms);
+            let will = session.will.as_ref();
+            will.is_some_and(|will| is_late || will.delay_seconds == 0)
+        });
+        if is_late {
+            self.publish_will(now, slot, draft, Some(at), Some(slot), then);
+        } else {
+            self.submit(draft, Some(at), Some(slot), then);
+        }
+    }
+
     pub(crate) fn willed(&mut self, now: Now, slot: usize, outcome: Result<(), Refusal>) {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
@@ -97,6 +119,9 @@ impl Shard {
             (session.will, session.will_at) = (None, None);
         } else {
             session.will_at = Some(now.mono_ms + RETRY_MS);
+            if let Some(will) = &mut session.will {
+                will.delay_seconds = 0; // It has passed.
+            }
             self.mark_row_dirty(slot);
         }
         self.rearm_session(slot);

@@ -128,6 +128,52 @@ fn refused_clean_start_leaves_the_old_session() {
 }
 
 #[test]
+fn a_refused_will_is_published_though_its_client_is_back() {
+    // Will Delay Interval 0 and 10 s [MQTT-3.1.2-8]; the Client comes with another Will, or none.
+    for (delay, again) in [("00", "00"), ("05 18 0000000a", "00"), ("00", "04")] {
+        let mut world = World::new(2, Limits::default());
+        let subscriber = live(&mut world, 1, &connect_v5('s', "02", "00", ""));
+        exchange(&mut world, subscriber, &hex("82 07 0001 00 0001 77 00"));
+        let will = format!("{delay} 0001 77 0001 78");
+        let client = live(&mut world, 0, &connect_v5('a', "04", LASTING, &will));
+        world.log.full = true;
+        world.cut(client);
+        world.run();
+        world.pass(10_000);
+        world.run();
+        let will = if again == "04" {
+            "00 0001 77 0001 79"
+        } else {
+            ""
+        };
+        let again = connect_v5('a', again, LASTING, will);
+        let refused = world.open(1);
+        let answer = exchange(&mut world, refused, &again);
+        assert_eq!((answer[0], answer[3]), (0x20, 0x97));
+        assert_eq!(world.read(subscriber), hex(""));
+        world.log.full = false;
+        let client = live(&mut world, 1, &again);
+        assert_eq!(
+            world.read(subscriber),
+            hex("30 05 0001 77 00 78"),
+            "{delay}"
+        );
+        world.agrees_with_its_log(true).unwrap();
+        // Once.
+        world.pass(20_000);
+        world.run();
+        world.cut(client);
+        world.run();
+        let next = if will.is_empty() {
+            ""
+        } else {
+            "30 05 0001 77 00 79"
+        };
+        assert_eq!(world.read(subscriber), hex(next), "{delay}");
+    }
+}
+
+#[test]
 fn refused_steps_of_qos_2_wait_or_close() {
     let (mut world, connection) = lasting();
     let subscribe = hex("82 07 0002 00 0001 61 02");
