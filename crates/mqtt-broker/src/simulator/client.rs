@@ -58,6 +58,18 @@ pub(crate) struct Outgoing {
     pub(crate) released: bool,
 }
 
+/// One PUBLISH from the broker.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) mark: Mark,
+    pub(crate) topic: String,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) dup: bool,
+    /// It has this QoS 2 message already, and does not pass it on [MQTT-4.3.3-10].
+    pub(crate) held: bool,
+}
+
 /// What happened at this client, for the judge.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
@@ -66,12 +78,9 @@ pub(crate) enum Event {
     },
     Subscribed,
     Acknowledged(Mark),
-    Received {
-        mark: Mark,
-        topic: String,
-        qos: QoS,
-        retain: bool,
-    },
+    /// Sent again at QoS 1: it may be taken for another message.
+    Resent(Mark),
+    Received(Received),
 }
 
 pub(crate) struct Client {
@@ -84,6 +93,8 @@ pub(crate) struct Client {
     pub(crate) connection: Option<ConnectionId>,
     pub(crate) live: bool,
     pub(crate) subscribing: bool,
+    /// The Will of this connection, until DISCONNECT takes it back.
+    will: Option<Mark>,
     /// It has ended its session, and hears no more on this connection.
     left: bool,
     decoder: Decoder,
@@ -113,6 +124,7 @@ impl Client {
             connection: None,
             live: false,
             subscribing: false,
+            will: None,
             left: false,
             decoder: Decoder::for_client(version, u32::MAX),
             out: Vec::new(),
@@ -137,14 +149,17 @@ impl Client {
         self.out.extend_from_slice(&bytes);
     }
 
-    /// The connection is gone; what the session promises is kept.
-    pub(crate) fn lost(&mut self) {
+    /// The connection is gone; what the session promises is kept. Returns the Will that the broker
+    /// took with CONNECT and has to publish.
+    pub(crate) fn lost(&mut self) -> Option<Mark> {
+        let will = self.will.take().filter(|_| self.live);
         self.connection = None;
         self.live = false;
         self.subscribing = false;
         self.left = false;
         self.out.clear();
         self.decoder = Decoder::for_client(self.version, u32::MAX);
+        will
     }
 
     /// `will` is the mark and the topic of its Will. With `clean` the session's past is over.
@@ -156,6 +171,7 @@ impl Client {
     ) {
         self.lost();
         self.connection = Some(connection);
+        self.will = will.map(|(mark, _)| mark);
         if clean {
             self.unacknowledged.clear();
             self.held.clear();
@@ -304,10 +320,10 @@ impl Client {
                 if ack.reason != ConnAckReason::Success {
                     return; // The broker closes; it is tried again.
                 }
-                self.connected(ack.session_present);
                 events.push(Event::Connected {
                     present: ack.session_present,
                 });
+                self.connected(ack.session_present, events);
             }
             Packet::SubAck(ack) => {
                 self.subscribing = false;
@@ -354,7 +370,7 @@ impl Client {
         }
     }
 
-    fn connected(&mut self, present: bool) {
+    fn connected(&mut self, present: bool, events: &mut Vec<Event>) {
         self.live = true;
         if !present {
             // The session's state is gone on both sides; what is not acknowledged stays unknown.
@@ -369,6 +385,9 @@ impl Client {
             } else {
                 let delivery = delivery(outgoing.qos, packet_id, true);
                 self.write_publish(outgoing.mark, &outgoing.topic, delivery, outgoing.retain);
+                if outgoing.qos == QoS::AtLeastOnce {
+                    events.push(Event::Resent(outgoing.mark));
+                }
             }
         }
     }
@@ -393,33 +412,33 @@ impl Client {
     }
 
     fn published(&mut self, publish: &Publish, events: &mut Vec<Event>) {
-        let mark = Mark::read(&publish.payload).expect("a payload of ours");
-        let (topic, qos) = (publish.topic.to_string(), publish.qos());
-        let received = Event::Received {
-            mark,
-            topic,
-            qos,
+        let mut received = Received {
+            mark: Mark::read(&publish.payload).expect("a payload of ours"),
+            topic: publish.topic.to_string(),
+            qos: publish.qos(),
             retain: publish.retain,
+            dup: false,
+            held: false,
         };
         match publish.delivery {
-            Delivery::AtMostOnce => events.push(received),
-            Delivery::AtLeastOnce { packet_id, .. } => {
-                events.push(received);
+            Delivery::AtMostOnce => {}
+            Delivery::AtLeastOnce { packet_id, dup } => {
+                received.dup = dup;
                 self.write(&Packet::PubAck(PubAck::new(
                     packet_id,
                     PubAckReason::Success,
                 )));
             }
-            Delivery::ExactlyOnce { packet_id, .. } => {
-                if self.held.insert(packet_id.value()) {
-                    events.push(received);
-                }
+            Delivery::ExactlyOnce { packet_id, dup } => {
+                received.dup = dup;
+                received.held = !self.held.insert(packet_id.value());
                 self.write(&Packet::PubRec(PubRec::new(
                     packet_id,
                     PubRecReason::Success,
                 )));
             }
         }
+        events.push(Event::Received(received));
     }
 }
 

@@ -207,9 +207,9 @@ fn receive_all(world: &mut World, client: &mut Client, id: ConnectionId) -> BTre
             return got;
         }
         for event in events {
-            if let Event::Received { mark, retain, .. } = event {
-                assert!(retain, "MQTT 3.1.1, [MQTT-3.3.1-8]");
-                *got.entry(mark.sequence).or_default() += 1;
+            if let Event::Received(one) = event {
+                assert!(one.retain, "MQTT 3.1.1, [MQTT-3.3.1-8]");
+                *got.entry(one.mark.sequence).or_default() += 1;
             }
         }
         let out = std::mem::take(&mut client.out);

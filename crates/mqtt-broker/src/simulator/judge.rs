@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use headwater_mqtt_codec::{QoS, topic};
 
-use super::client::{Client, Mark};
+use super::client::{Client, Mark, Received};
 use crate::Message;
 
 /// One message as its publisher sent it.
@@ -17,7 +17,9 @@ pub(crate) struct Sent {
     retain: bool,
     /// When it was handed to the socket, and when it was acknowledged.
     at: u64,
-    acknowledged: bool,
+    acknowledged: Option<u64>,
+    /// How many messages it may have become: at QoS 1 each PUBLISH may be one.
+    copies: u32,
     /// Its publisher keeps its session.
     by_persistent: bool,
 }
@@ -34,6 +36,12 @@ pub(crate) struct Saw {
     /// Takes no long messages.
     short: bool,
     deliveries: BTreeMap<Mark, u32>,
+    /// The session began with this connection.
+    is_new: bool,
+    /// What came on this connection, with RETAIN and without.
+    here: BTreeMap<(Mark, bool), u32>,
+    /// What came without DUP on any, since the broker last started.
+    first_sends: BTreeMap<(Mark, bool), u32>,
     /// Its connection is the one that the subscription was made on.
     steady: bool,
     /// (topic, QoS) -> the last message to come that was published to be retained.
@@ -42,11 +50,21 @@ pub(crate) struct Saw {
     last: BTreeMap<(usize, String, QoS), u64>,
 }
 
+/// When a client sent its SUBSCRIBEs.
+#[derive(Debug, Default)]
+struct Subscribes {
+    /// In this session.
+    at: Vec<u64>,
+    /// As many of them before this connection.
+    before: usize,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
     clock: u64,
     sent: BTreeMap<Mark, Sent>,
     saw: BTreeMap<usize, Saw>,
+    subscribes: BTreeMap<usize, Subscribes>,
     groups: BTreeMap<String, Group>,
     /// Publishers of MQTT 5.0 whom a full disk refuses: one who does not hear of it, because the
     /// connection breaks, sends the refused one again behind what was taken after it.
@@ -59,6 +77,9 @@ pub(crate) struct Judge {
     pub(crate) loses_long: bool,
     pub(crate) deliveries: u64,
     pub(crate) acknowledged: u64,
+    pub(crate) wills_due: u64,
+    /// PUBLISHes with RETAIN.
+    pub(crate) retained: u64,
 }
 
 impl Judge {
@@ -82,7 +103,8 @@ impl Judge {
             qos,
             retain,
             at,
-            acknowledged: false,
+            acknowledged: None,
+            copies: 1,
             by_persistent,
         };
         assert!(self.sent.insert(mark, sent).is_none());
@@ -90,7 +112,44 @@ impl Judge {
 
     pub(crate) fn acknowledged(&mut self, mark: Mark) {
         self.acknowledged += 1;
-        self.sent.get_mut(&mark).expect("sent").acknowledged = true;
+        let at = self.tick();
+        self.sent.get_mut(&mark).expect("sent").acknowledged = Some(at);
+    }
+
+    pub(crate) fn resent(&mut self, mark: Mark) {
+        self.sent.get_mut(&mark).expect("sent").copies += 1;
+    }
+
+    /// The connection that had this Will is lost, and CONNACK had said that the broker has it.
+    pub(crate) fn will_is_due(&mut self, mark: Mark) {
+        self.wills_due += 1;
+        let at = self.tick();
+        self.sent.get_mut(&mark).expect("sent").acknowledged = Some(at);
+    }
+
+    /// The client sends CONNECT.
+    pub(crate) fn connects(&mut self, client: usize) {
+        let subscribes = self.subscribes.entry(client).or_default();
+        subscribes.before = subscribes.at.len();
+    }
+
+    /// The client sends SUBSCRIBE.
+    pub(crate) fn subscribes(&mut self, client: usize) {
+        let at = self.tick();
+        self.subscribes.entry(client).or_default().at.push(at);
+    }
+
+    /// CONNACK came.
+    pub(crate) fn connected(&mut self, client: usize, present: bool) {
+        let saw = self.saw.get_mut(&client).expect("fresh");
+        saw.here.clear();
+        saw.is_new = !present;
+        if !present {
+            let subscribes = self.subscribes.entry(client).or_default();
+            subscribes
+                .at
+                .drain(..std::mem::take(&mut subscribes.before));
+        }
     }
 
     /// The client has a session without a past.
@@ -117,9 +176,12 @@ impl Judge {
         }
     }
 
-    /// Everybody's did.
-    pub(crate) fn unsteady(&mut self) {
-        self.saw.values_mut().for_each(|saw| saw.steady = false);
+    /// Everybody's did, and the broker does not know what it has sent at QoS 1.
+    pub(crate) fn crashed(&mut self) {
+        for saw in self.saw.values_mut() {
+            saw.steady = false;
+            saw.first_sends.clear();
+        }
     }
 
     pub(crate) fn knows(&self, client: usize) -> bool {
@@ -153,19 +215,14 @@ impl Judge {
         }
     }
 
-    pub(crate) fn received(
-        &mut self,
-        client: usize,
-        mark: Mark,
-        topic: &str,
-        qos: QoS,
-        retain: bool,
-    ) -> Result<(), String> {
-        self.deliveries += 1;
-        let sent = self
-            .sent
-            .get(&mark)
-            .ok_or(format!("{mark:?} was never sent"))?;
+    /// A PUBLISH came, whether it is passed on or not.
+    pub(crate) fn received(&mut self, client: usize, received: &Received) -> Result<(), String> {
+        let Received {
+            mark, qos, retain, ..
+        } = *received;
+        let topic = &received.topic[..];
+        let (copies_max, retained_max) = self.copies_max(client, mark)?;
+        let sent = &self.sent[&mark];
         let saw = self
             .saw
             .get_mut(&client)
@@ -173,12 +230,23 @@ impl Judge {
         if sent.topic != topic {
             return Err(format!("{mark:?} came on {topic}"));
         }
+        saw.count(received, copies_max, retained_max)
+            .map_err(|finding| format!("to {client}: {finding}, {sent:?}"))?;
+        if received.held {
+            return Ok(());
+        }
+        self.deliveries += 1;
+        self.retained += u64::from(retain);
         if let Some((name, granted)) = &saw.shared {
             let group = self.groups.entry(name.clone()).or_default();
             return group.received(client, mark, sent, *granted, qos, retain);
         }
         if sent.retain {
-            saw.last_retained.insert((topic.to_owned(), qos), mark);
+            let last = saw.last_retained.insert((topic.to_owned(), qos), mark);
+            let last = last.filter(|_| retain && saw.steady);
+            if let Some(last) = last.filter(|last| sent.is_before(&self.sent[last])) {
+                return Err(format!("{mark:?} is retained no more after {last:?}"));
+            }
         }
         let granted = saw
             .filters
@@ -221,10 +289,44 @@ impl Judge {
             *last = mark.sequence;
         } else if qos == QoS::AtMostOnce && sent.qos == QoS::AtMostOnce {
             return Err(format!("{mark:?} came {count} times at QoS 0"));
-        } else if qos == QoS::ExactlyOnce && sent.by_persistent && saw.persistent {
+        } else if qos == QoS::ExactlyOnce {
             return Err(format!("{mark:?} came {count} times to {client} at QoS 2"));
         }
         Ok(())
+    }
+
+    /// How often one connection may see a message, in all and with RETAIN: each subscription has it
+    /// once for each SUBSCRIBE that was sent before another took its place, and where it came by
+    /// itself the first SUBSCRIBE found nothing.
+    fn copies_max(&self, client: usize, mark: Mark) -> Result<(u32, u32), String> {
+        let sent = self.sent.get(&mark);
+        let sent = sent.ok_or(format!("{mark:?} was never sent"))?;
+        if !sent.retain {
+            return Ok((sent.copies, 0));
+        }
+        let replaced_at = self.replaced_at(mark, sent);
+        let subscribes = self.subscribes.get(&client);
+        let asked = subscribes.into_iter().flat_map(|one| &one.at);
+        let asked = asked.filter(|at| **at < replaced_at).count();
+        let filters = self.saw.get(&client).into_iter();
+        let filters = filters.flat_map(|saw| &saw.filters);
+        let filters = filters.filter(|(filter, _)| topic::matches(filter, &sent.topic));
+        let retained_max = u32::try_from(asked * filters.count()).unwrap();
+        Ok((
+            sent.copies.max(sent.copies + retained_max - 1),
+            retained_max,
+        ))
+    }
+
+    /// When it was known at the latest that another is the Retained Message of the topic.
+    fn replaced_at(&self, mark: Mark, sent: &Sent) -> u64 {
+        let others = self.sent.iter().filter(|(other, one)| {
+            one.retain && one.topic == sent.topic && sent.is_before(one) && **other != mark
+        });
+        // A long one may be acknowledged and not stored.
+        let others = others.filter(|(other, _)| !(self.loses_long && other.is_long()));
+        let at = others.filter_map(|(_, one)| one.acknowledged).min();
+        at.unwrap_or(u64::MAX)
     }
 
     /// At rest, with everybody connected: whatever was promised must have come. `retained` are the
@@ -237,7 +339,7 @@ impl Judge {
             let missing: BTreeSet<Mark> = self
                 .sent
                 .iter()
-                .filter(|(_, sent)| sent.acknowledged && sent.at > since)
+                .filter(|(_, sent)| sent.acknowledged.is_some() && sent.at > since)
                 .filter(|(_, sent)| {
                     saw.filters.iter().any(|(filter, qos)| {
                         *qos > QoS::AtMostOnce && topic::matches(filter, &sent.topic)
@@ -275,7 +377,7 @@ impl Judge {
             let nothing = Group::default();
             let group = self.groups.get(name).unwrap_or(&nothing);
             let missing = self.sent.iter().find(|(mark, sent)| {
-                sent.acknowledged
+                sent.acknowledged.is_some()
                     && sent.at > since
                     && sent.qos > QoS::AtMostOnce
                     && selects(name, &sent.topic)
@@ -315,6 +417,23 @@ pub(crate) struct Group {
     deliveries: BTreeMap<Mark, Vec<Delivered>>,
     /// When the session of a member at QoS 2 ended last.
     ended_at: u64,
+}
+
+fn check_copies(
+    seen: &BTreeMap<(Mark, bool), u32>,
+    one: &Received,
+    copies_max: u32,
+    retained_max: u32,
+) -> Result<(), String> {
+    let count = |retain| seen.get(&(one.mark, retain)).copied().unwrap_or(0);
+    let (plain, retained) = (count(false), count(true));
+    if retained > retained_max || plain + retained > copies_max {
+        return Err(format!(
+            "{one:?} came {plain} times and {retained} times with RETAIN, \
+             {retained_max} of {copies_max} may have it"
+        ));
+    }
+    Ok(())
 }
 
 fn selects(name: &str, topic: &str) -> bool {
@@ -358,7 +477,34 @@ impl Group {
     }
 }
 
+impl Sent {
+    /// It was done with before the other was sent.
+    fn is_before(&self, other: &Self) -> bool {
+        self.acknowledged.is_some_and(|at| at < other.at)
+    }
+}
+
 impl Saw {
+    /// On one connection nothing is sent twice [MQTT-4.4.0-1], and what is sent again on another
+    /// has DUP [MQTT-3.3.1-1].
+    fn count(&mut self, one: &Received, copies_max: u32, retained_max: u32) -> Result<(), String> {
+        let Received {
+            mark, retain, dup, ..
+        } = *one;
+        if dup && self.is_new {
+            return Err(format!("{one:?} was never sent to this session"));
+        }
+        *self.here.entry((mark, retain)).or_default() += 1;
+        check_copies(&self.here, one, copies_max, retained_max)?;
+        // What a member lost is its group's again, and sent to whomever as a new one.
+        if !dup && self.shared.is_none() {
+            *self.first_sends.entry((mark, retain)).or_default() += 1;
+            check_copies(&self.first_sends, one, copies_max, retained_max)
+                .map_err(|finding| format!("{finding} without DUP"))?;
+        }
+        Ok(())
+    }
+
     /// A subscription's last word on a topic is its Retained Message. At QoS 0 it may have been
     /// dropped, and messages of another QoS may overtake it.
     fn knows_retained(&self, retained: &[Arc<Message>]) -> Result<(), String> {

@@ -266,11 +266,13 @@ impl Schedule {
 
     fn crash(&mut self) {
         self.crashes += 1;
-        self.judge.unsteady();
+        self.judge.crashed();
         let synced = self.random.below(4);
         self.world.crash(synced);
         for client in &mut self.clients {
-            client.lost();
+            if let Some(will) = client.lost() {
+                self.judge.will_is_due(will);
+            }
             if !client.persistent {
                 self.judge.ended(client.index);
             }
@@ -306,7 +308,10 @@ impl Schedule {
                 let mark = client.publish(topic, qos, retain);
                 self.judge.sent(mark, topic, qos, retain, client.persistent);
             }
-            15 if client.live && !client.subscribing => client.subscribe(),
+            15 if client.live && !client.subscribing => {
+                client.subscribe();
+                self.judge.subscribes(index);
+            }
             // Its socket takes some bytes, and then no more until it is read again.
             16 => {
                 let bytes = self.random.below(60);
@@ -357,14 +362,18 @@ impl Schedule {
         });
         let client = &mut self.clients[index];
         client.connect(connection, clean, will);
+        self.judge.connects(index);
         if self.random.chance(4) {
             client.subscribe(); // Without waiting for CONNACK.
+            self.judge.subscribes(index);
         }
     }
 
     fn lose(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        client.lost();
+        if let Some(will) = client.lost() {
+            self.judge.will_is_due(will);
+        }
         self.judge.lost(index);
         if !client.persistent {
             self.judge.ended(index);
@@ -389,23 +398,20 @@ impl Schedule {
                     } else if !client.persistent {
                         return Err("session present after Clean Start".into());
                     }
+                    self.judge.connected(index, present);
                 }
                 Event::Subscribed => self.judge.subscribed(index),
                 Event::Acknowledged(mark) => self.judge.acknowledged(mark),
-                Event::Received {
-                    mark,
-                    topic,
-                    qos,
-                    retain,
-                } => {
-                    if qos > QoS::AtMostOnce
+                Event::Resent(mark) => self.judge.resent(mark),
+                Event::Received(one) => {
+                    if one.qos > QoS::AtMostOnce
                         && client.persistent
                         && client.shared().is_none()
-                        && !self.world.log.held(&mark.payload())
+                        && !self.world.log.held(&one.mark.payload())
                     {
-                        return Err(format!("{mark:?} was delivered before its commit"));
+                        return Err(format!("{one:?} was delivered before its commit"));
                     }
-                    self.judge.received(index, mark, &topic, qos, retain)?;
+                    self.judge.received(index, &one)?;
                 }
             }
         }
@@ -503,6 +509,7 @@ fn what_is_acknowledged_is_delivered_once_and_in_order() {
     let (mut trimmed, mut rewritten, mut copied) = (0, 0, 0);
     let (mut injections, mut refused, mut stops) = (0, 0, 0);
     let (mut loads_failed, mut panics) = (0, 0);
+    let (mut wills, mut retained) = (0, 0);
     for seed in seeds(1_500) {
         let mut schedule = Schedule::new(seed, About::Sessions);
         if let Err(finding) = schedule.run(1_500) {
@@ -515,6 +522,8 @@ fn what_is_acknowledged_is_delivered_once_and_in_order() {
         injections += schedule.injections;
         refused += schedule.refused;
         stops += schedule.stops;
+        wills += schedule.judge.wills_due;
+        retained += schedule.judge.retained;
         loads_failed += schedule.world.loads_failed;
         panics += schedule.world.panics;
         trimmed += schedule.world.keeper.trimmed;
@@ -525,13 +534,14 @@ fn what_is_acknowledged_is_delivered_once_and_in_order() {
         "{deliveries} deliveries, {acknowledged} acknowledged, {crashes} crashes, \
          {takeovers} takeovers, {trimmed} trimmed, {rewritten} rewritten, {copied} copied, \
          {injections} injected, {refused} of them refused, {stops} stops, \
-         {loads_failed} failed reads, {panics} panics"
+         {wills} wills due, {retained} retained, {loads_failed} failed reads, {panics} panics"
     );
     if std::env::var("HEADWATER_SEED").is_err() {
         assert!(deliveries > 10_000 && acknowledged > 10_000 && crashes > 500 && takeovers > 500);
         assert!(trimmed > 10_000 && rewritten > 1_000 && copied > 300);
         assert!(injections > 10_000 && refused > 100 && stops > 500);
         assert!(loads_failed > 300 && panics > 300);
+        assert!(wills > 1_000 && retained > 1_000);
     }
 }
 
