@@ -24,6 +24,8 @@ pub struct Seat {
     /// Index in its home's sessions; [`Seat::NO_SLOT`] while it is on its way.
     slot: AtomicU32,
     persistent: AtomicBool,
+    /// Its Client takes nothing: a QoS 0 message would be dropped.
+    deaf: AtomicBool,
     /// It is no Client's, but a group's of Shared Subscriptions.
     group: Option<Box<GroupName>>,
 }
@@ -39,6 +41,7 @@ impl Seat {
             home: AtomicU32::new(narrow(home)),
             slot: AtomicU32::new(Self::NO_SLOT),
             persistent: AtomicBool::new(persistent),
+            deaf: AtomicBool::new(false),
             group: None,
         }
     }
@@ -83,6 +86,18 @@ impl Seat {
 
     pub(crate) fn set_persistent(&self, persistent: bool) {
         self.persistent.store(persistent, Ordering::Relaxed);
+    }
+
+    /// As its home saw it last. Who relies on it spares its home what that would drop.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.deaf.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_deaf(&self, deaf: bool) {
+        // Others read this line for each message: it is written only when it changes.
+        if self.is_deaf() != deaf {
+            self.deaf.store(deaf, Ordering::Relaxed);
+        }
     }
 }
 

@@ -35,6 +35,11 @@ impl Target {
         self.ids.as_deref().unwrap_or_default()
     }
 
+    /// Whether its home would drop a message of this QoS that nothing durable depends on.
+    pub(crate) fn drops(&self, qos: QoS) -> bool {
+        self.qos.min(qos) == QoS::AtMostOnce && self.seat.is_deaf()
+    }
+
     /// Whether the log shall owe it what it gets.
     fn is_persistent(&self) -> bool {
         match self.seat.group() {

@@ -64,6 +64,11 @@ impl Connection {
         self.paces.as_ref()?.until_ms
     }
 
+    /// Whether its Client takes nothing, and its output no message before it does.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.blocked_since.is_some() && self.output.is_congested()
+    }
+
     /// When a Client that proves itself again must be done.
     fn proof_until(&self, held_ms: u64) -> Option<u64> {
         Some(self.enhanced.as_ref()?.until_ms()? + held_ms)
@@ -200,6 +205,9 @@ impl Shard {
         }
         connection.output.relieve();
         if let Some(slot) = connection.session {
+            if let Some(session) = self.sessions.get(slot) {
+                session.seat.set_deaf(false);
+            }
             self.feed(now, slot);
         }
         self.resume(now, at);

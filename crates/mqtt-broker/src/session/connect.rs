@@ -317,6 +317,7 @@ impl Shard {
             return;
         };
         session.connection = Some(at);
+        session.seat.set_deaf(false);
         connection.session = Some(slot);
         connection.clean_start = connect.clean_start;
         let window = connect.properties.receive_maximum;

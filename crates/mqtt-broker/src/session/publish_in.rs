@@ -399,6 +399,8 @@ impl Shard {
         for (shard, targets) in &matched.groups {
             if *shard == self.index {
                 self.deliver_all(now, &message, &mut shared, targets);
+            } else if targets.iter().all(|one| one.drops(message.qos)) {
+                self.counts.dropped_qos0 += targets.len() as u64;
             } else {
                 let message = shared
                     .get_or_insert_with(|| message.clone().detach())

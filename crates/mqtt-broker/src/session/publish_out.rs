@@ -321,6 +321,7 @@ impl Shard {
         if qos == QoS::AtMostOnce {
             if !live {
                 self.counts.dropped_qos0 += 1;
+                session.seat.set_deaf(connection.is_deaf());
             } else if transmit(
                 connection,
                 &mut self.counts,

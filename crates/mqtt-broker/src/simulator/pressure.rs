@@ -147,6 +147,41 @@ fn what_others_publish_does_not_stop_the_reading() {
 }
 
 #[test]
+fn another_shard_is_spared_what_it_would_drop_until_its_client_reads_again() {
+    let limits = Limits {
+        output_bytes_max: 1_000,
+        ..Limits::default()
+    };
+    let mut world = World::new(2, limits);
+    // At QoS 1: what is published below is QoS 0 all the same.
+    let subscribe = hex("82 06 0001 0001 61 01");
+    let subscriber = live(&mut world, 1, &connect_v3('s', false));
+    exchange(&mut world, subscriber, &subscribe);
+    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    let publish = |world: &mut World, many: usize| {
+        exchange(world, publisher, &hex("30 04 0001 61 78").repeat(many));
+        [0, 1].map(|shard| world.shards[shard].counts().dropped_qos0)
+    };
+    world.room.insert(subscriber, 0);
+    // Full at 1,002 bytes. Once its socket is known to take nothing, and one more was dropped where the Client is, those
+    // behind it are where they come from.
+    assert_eq!(publish(&mut world, 168), [0, 1]);
+    assert_eq!(publish(&mut world, 1), [0, 2]);
+    assert_eq!(publish(&mut world, 10), [10, 2]);
+    // More than half of it is taken: 402 bytes, and 408 with one more.
+    world.make_room(subscriber, 600);
+    world.run();
+    assert_eq!(publish(&mut world, 1), [10, 2]);
+    assert_eq!(publish(&mut world, 99 + 3), [10, 5], "full again");
+    assert_eq!(publish(&mut world, 1), [11, 5]);
+    // It comes back.
+    let again = live(&mut world, 1, &connect_v3('s', false));
+    world.read(again);
+    assert_eq!(publish(&mut world, 1), [11, 5]);
+    assert_eq!(world.read(again), hex("30 04 0001 61 78"));
+}
+
+#[test]
 fn messages_held_back_by_a_burst_go_on_when_it_is_written_at_once() {
     let limits = Limits {
         output_bytes_max: 1_000,
