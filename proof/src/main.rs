@@ -266,12 +266,22 @@ fn passed(line: impl Display) -> bool {
     result(1, 0)
 }
 
-/// The same of several lines.
-fn all_passed(lines: Vec<String>) -> bool {
-    for line in &lines {
-        say(line);
+/// The same of several lines, each said when it is there.
+fn all(lines: impl Iterator<Item = anyhow::Result<String>>) -> bool {
+    let (mut passed, mut failed) = (0, 0);
+    for line in lines {
+        match line {
+            Ok(line) => {
+                say(line);
+                passed += 1;
+            }
+            Err(error) => {
+                say(format!("FAILED {error:#}"));
+                failed += 1;
+            }
+        }
     }
-    result(lines.len(), 0)
+    result(passed, failed)
 }
 
 /// False: the judge complained.
@@ -330,8 +340,10 @@ fn run(command: Command) -> anyhow::Result<bool> {
             tls,
         } => {
             let scale = scale.scale()?;
-            let lines = vec![idle::run(&scale, connections)?, idle::run_tls(&scale, tls)?];
-            Ok(all_passed(lines))
+            let plain = || idle::run(&scale, connections);
+            let lines = std::iter::once_with(plain);
+            let lines = lines.chain(std::iter::once_with(|| idle::run_tls(&scale, tls)));
+            Ok(all(lines))
         }
         Command::Storm {
             scale,
@@ -344,7 +356,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
                 seconds,
                 rounds,
             };
-            Ok(passed(storm::run(&scale.scale()?, plan)?))
+            Ok(all(storm::run(&scale.scale()?, plan)))
         }
         Command::Restart { scale, sessions } => {
             Ok(passed(restart::run(&scale.scale()?, sessions)?))
@@ -372,7 +384,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
                 rounds,
                 brief,
             };
-            Ok(all_passed(slow::run(&scale.scale()?, plan)?))
+            Ok(all(slow::run(&scale.scale()?, plan)))
         }
         Command::Order { program } => slow_syncs(&program.bench()?),
         Command::Broken { program } => {

@@ -69,23 +69,21 @@ pub struct Plan {
     pub brief: bool,
 }
 
-pub fn run(scale: &Scale, plan: Plan) -> anyhow::Result<Vec<String>> {
-    let mut lines = Vec::new();
+pub fn run(scale: &Scale, plan: Plan) -> impl Iterator<Item = anyhow::Result<String>> {
     let all = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
     let ways = match plan.brief {
         true => vec![(Way::Everything, QoS::AtLeastOnce)],
         false => {
             let unread = [Way::One, Way::Everything].into_iter();
             let unread = unread.flat_map(|way| all.map(|qos| (way, qos)));
+            let lasting = [QoS::AtLeastOnce, QoS::ExactlyOnce];
             unread
-                .chain([(Way::Unacknowledged, QoS::AtLeastOnce)])
+                .chain(lasting.map(|qos| (Way::Unacknowledged, qos)))
                 .collect()
         }
     };
-    for (way, qos) in ways {
-        lines.push(beside(scale, plan, qos, way)?);
-    }
-    Ok(lines)
+    let ways = ways.into_iter();
+    ways.map(move |(way, qos)| beside(scale, plan, qos, way))
 }
 
 fn beside(scale: &Scale, plan: Plan, qos: QoS, way: Way) -> anyhow::Result<String> {

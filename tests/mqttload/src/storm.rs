@@ -1,7 +1,8 @@
 //! A storm of CONNECTs at a fixed rate: how many are answered, how late, and what each costs the broker.
 //!
 //! Open loop: a connection is begun when it is due, whether or not those before it were answered. Every second one says
-//! DISCONNECT and goes as soon as it is connected, the others stay to the end.
+//! DISCONNECT and goes as soon as it is connected, the others stay to the end, which comes `--stay` seconds after the last
+//! answer: what a load beside it sees until then is CONNECTs, not thousands of connections that end at one moment.
 
 use crate::args::{Args, Json};
 use crate::hist::Hist;
@@ -74,6 +75,7 @@ pub fn run(a: &Args) -> Result<String, String> {
     let rate: f64 = a.num("rate", 5000.0)?;
     let secs: f64 = a.num("secs", 3.0)?;
     let drain: f64 = a.num("drain", 5.0)?;
+    let stay: f64 = a.num("stay", 0.0)?;
     let pid: Option<u32> = a.opt("pid")?;
     let (v5, persist) = (a.flag("v5"), a.flag("persist"));
     let dst = crate::target(a)?;
@@ -96,6 +98,7 @@ pub fn run(a: &Args) -> Result<String, String> {
     let (c0, own0, start) = (pid.and_then(procfs::cpu), procfs::own_cpu(), now());
     let due_of = |k: usize| start + (k as f64 * 1e9 / rate) as u64;
     let last_due = due_of(total);
+    let mut over = None;
     loop {
         while storm.conns.len() < total && storm.open < OPEN_MAX && due_of(storm.conns.len()) <= now() {
             let i = storm.conns.len();
@@ -110,7 +113,10 @@ pub fn run(a: &Args) -> Result<String, String> {
             storm.open += 1;
         }
         let done = storm.conns.len() == total && storm.pending == 0;
-        if done || now() > last_due + (drain * 1e9) as u64 {
+        if over.is_none() && (done || now() > last_due + (drain * 1e9) as u64) {
+            over = Some((now(), pid.and_then(procfs::cpu), procfs::own_cpu()));
+        }
+        if over.is_some_and(|(at, ..)| now() >= at + (stay * 1e9) as u64) {
             break;
         }
         let k = storm.ep.wait(200_000);
@@ -129,8 +135,8 @@ pub fn run(a: &Args) -> Result<String, String> {
             storm.end(i);
         }
     }
-    let took = (now() - start) as f64 / 1e9;
-    let (c1, own1) = (pid.and_then(procfs::cpu), procfs::own_cpu());
+    let (end, c1, own1) = over.unwrap_or_else(|| (now(), None, procfs::own_cpu()));
+    let took = (end - start) as f64 / 1e9;
     let mut j = Json::new();
     j.s("mode", "storm");
     j.s("mqtt", if v5 { "5" } else { "3.1.1" });
