@@ -24,9 +24,9 @@ const SHARE_MIN: f64 = 0.95;
 const RECEIVE_BYTES: usize = 4 << 10;
 /// For a Session's queue here, so that its limit is met within a run.
 const QUEUE_BYTES: u64 = 32 << 20;
-/// Beyond what the same load needs without it: the queue, the output, what the allocator keeps in pieces, and what is on its
-/// way from one thread of the server to another, 8 MiB and a batch for each.
-const MEMORY_MAX: u64 = 2 * QUEUE_BYTES + (32 << 20);
+/// Beyond what the same load needs without it: the queue, and for the output, what the allocator keeps in pieces, and what is
+/// on its way from one thread of the server to another (8 MiB and a batch for each) 32 MiB.
+const MEMORY_MAX: u64 = QUEUE_BYTES + (32 << 20);
 
 /// How it is slow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -144,8 +144,10 @@ fn beside(scale: &Scale, plan: Plan, qos: QoS, way: Way) -> anyhow::Result<Strin
         memory <= memory_without + MEMORY_MAX,
         "more memory than its limits: {line}"
     );
-    // Of everything: that is a load of its own, and is only said.
-    scale.promise(share >= SHARE_MIN || way == Way::Everything, line)
+    // Of everything at QoS 1 or 2: twice as many messages are queued as are delivered, and the oldest leave for them. That
+    // is a load of its own until its Client is closed for taking nothing, and is only said.
+    let is_said = way == Way::Everything && qos > QoS::AtMostOnce;
+    scale.promise(is_said || share >= SHARE_MIN, line)
 }
 
 /// A connection that was subscribed to all the load and is not read since.
