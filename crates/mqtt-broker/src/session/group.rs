@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use crate::directory::Seat;
 use crate::groups::Strategy;
 use crate::input::Between;
-use crate::matching::Target;
+use crate::matching::{FastMap, Target};
 use crate::message::memory;
 use crate::owed::Owed;
 use crate::pending::Then;
@@ -42,19 +42,19 @@ pub(crate) struct Member {
     pub(crate) id: Option<SubscriptionId>,
     /// Messages it may have at once.
     pub(crate) window: usize,
-    /// It has so many, and so many bytes of them.
-    pub(crate) out: usize,
-    pub(crate) out_bytes: usize,
 }
 
 impl Member {
     fn number(&self) -> u64 {
         self.seat.number()
     }
+}
 
-    fn has_room(&self, bytes_max: usize) -> bool {
-        self.out < self.window && (self.out == 0 || self.out_bytes < bytes_max)
-    }
+/// What one connection of a member has, not settled.
+#[derive(Debug, Default)]
+struct Hand {
+    messages: usize,
+    bytes: usize,
 }
 
 /// One message of a group.
@@ -137,6 +137,8 @@ pub(crate) struct Group {
     last: u64,
     /// By a number of its own each time one is given to somebody.
     out: BTreeMap<u64, Out>,
+    /// By member and connection, of those that have any.
+    hands: FastMap<(u64, ConnectionId), Hand>,
     last_out: u64,
     /// By turn: the order in which messages left the queue.
     returned: BTreeMap<u64, Returned>,
@@ -256,6 +258,20 @@ impl Group {
         self.find(*number).ok()
     }
 
+    /// Whether this member is there and has room: then it is ready.
+    fn note_room(&mut self, number: u64, bytes_max: usize) {
+        let member = self.find(number).ok();
+        let member = member.and_then(|index| self.members.get(index));
+        let has_room = member.is_some_and(|member| {
+            let hand = self.hands.get(&(number, member.connection));
+            hand.is_none_or(|hand| hand.messages < member.window && hand.bytes < bytes_max)
+        });
+        match has_room {
+            true => self.ready.insert(number),
+            false => self.ready.remove(&number),
+        };
+    }
+
     /// A member is gone, unless it has another connection by now.
     fn part(&mut self, number: u64, connection: ConnectionId) {
         if let Ok(index) = self.find(number)
@@ -280,16 +296,15 @@ impl Group {
             return false;
         };
         self.out_bytes -= memory(out.weight) as u64;
-        let member = self.find(out.member).ok();
-        if let Some(member) = member.and_then(|index| self.members.get_mut(index))
-            && member.connection == out.connection
-        {
-            member.out -= 1;
-            member.out_bytes -= out.weight;
-            if member.has_room(bytes_max) {
-                self.ready.insert(member.number());
+        let key = (out.member, out.connection);
+        if let Some(hand) = self.hands.get_mut(&key) {
+            hand.messages -= 1;
+            hand.bytes -= out.weight;
+            if hand.messages == 0 {
+                self.hands.remove(&key);
             }
         }
+        self.note_room(out.member, bytes_max);
         let goes_on = match outcome {
             Outcome::Done | Outcome::Taken(_) => false,
             Outcome::Back => true,
@@ -571,7 +586,7 @@ impl Shard {
         let Some(group) = &mut session.group else {
             return false;
         };
-        let Some(member) = group.members.get_mut(index) else {
+        let Some(member) = group.members.get(index) else {
             return false;
         };
         let qos = item.qos().min(member.qos);
@@ -599,11 +614,10 @@ impl Shard {
         let number = group.last_out;
         let weight = message.weight();
         group.out_bytes += memory(weight) as u64;
-        member.out += 1;
-        member.out_bytes += weight;
-        if !member.has_room(bytes_max) {
-            group.ready.remove(&member.number());
-        }
+        let key = (member.number(), member.connection);
+        let hand = group.hands.entry(key).or_default();
+        hand.messages += 1;
+        hand.bytes += weight;
         let given = Given {
             group: seat,
             number,
@@ -623,6 +637,7 @@ impl Shard {
             refused,
         };
         let shard = member.shard;
+        group.note_room(out.member, bytes_max);
         group.out.insert(number, out);
         self.tell(shard, Between::Dispatch(Box::new(dispatch)));
         true
@@ -662,7 +677,7 @@ impl Shard {
     }
 
     /// A member is connected, or has changed its options.
-    pub(crate) fn joined(&mut self, now: Now, seat: &Arc<Seat>, mut member: Member) {
+    pub(crate) fn joined(&mut self, now: Now, seat: &Arc<Seat>, member: Member) {
         let Some(slot) = self.group_slot(seat) else {
             return;
         };
@@ -671,14 +686,6 @@ impl Shard {
             return;
         };
         let number = member.number();
-        // It may have subscribed again on this connection.
-        let connection = member.connection;
-        let has =
-            (group.out.values()).filter(|out| out.member == number && out.connection == connection);
-        for out in has {
-            member.out += 1;
-            member.out_bytes += out.weight;
-        }
         match group.find(number) {
             Ok(index) => {
                 if let Some(old) = group.members.get_mut(index) {
@@ -687,13 +694,7 @@ impl Shard {
             }
             Err(index) => group.members.insert(index, member),
         }
-        let member = group.find(number).ok();
-        let member = member.and_then(|index| group.members.get(index));
-        if member.is_some_and(|one| one.has_room(self.shared.limits.output_bytes_max)) {
-            group.ready.insert(number);
-        } else {
-            group.ready.remove(&number);
-        }
+        group.note_room(number, self.shared.limits.output_bytes_max);
         self.dispatch(now, slot);
     }
 

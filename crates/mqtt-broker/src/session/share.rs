@@ -8,7 +8,7 @@
 //!   QoS 2 message of a group that is in the log becomes the member's in the commit that precedes
 //!   its PUBLISH: it is completed by this member or by nobody [MQTT-4.8.2-4] [MQTT-4.8.2-5].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use headwater_mqtt_codec::{QoS, SubscriptionId};
@@ -204,8 +204,6 @@ impl Shard {
             id: subscription.id,
             // The other half is the Session's own.
             window: usize::from(connection.window).div_ceil(2),
-            out: 0,
-            out_bytes: 0,
         };
         let member = Box::new(member);
         self.tell(group.home(), Between::Join { group, member });
@@ -287,19 +285,16 @@ impl Shard {
             return;
         };
         let number = session.number();
-        let mut unasked = Vec::new();
+        let inflight = session.inflight.iter();
+        let progress: FastMap<u16, Progress> = inflight.map(|one| (one.id, one.progress)).collect();
+        let mut unasked = BTreeSet::new();
         sent.retain(|id, one| {
-            let index = session.find_inflight(*id);
-            let inflight = index.and_then(|index| session.inflight.get(index));
-            let outcome = match inflight.map(|one| one.progress) {
+            let outcome = match progress.get(id) {
                 Some(Progress::Sent) => Outcome::Back,
                 // What becomes of its row decides.
                 Some(Progress::Storing) if one.asked => return true,
                 Some(Progress::Storing) => {
-                    unasked.push(*id);
-                    if let Some(index) = index {
-                        session.inflight.remove(index);
-                    }
+                    unasked.insert(*id);
                     Outcome::Back
                 }
                 _ => Outcome::Done,
@@ -307,8 +302,11 @@ impl Shard {
             settled.push((one.given.clone(), outcome));
             false
         });
-        for steps in [&mut self.row_steps, &mut self.stalled] {
-            steps.retain(|row| row.number != number || !unasked.contains(&row.id));
+        if !unasked.is_empty() {
+            session.inflight.retain(|one| !unasked.contains(&one.id));
+            for steps in [&mut self.row_steps, &mut self.stalled] {
+                steps.retain(|row| row.number != number || !unasked.contains(&row.id));
+            }
         }
         self.answer_all(settled);
         if !sent.is_empty()
@@ -594,13 +592,12 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        let Some(shares) = session.shares.take() else {
+        let Some(mut shares) = session.shares.take() else {
             return;
         };
         let mut taken = Vec::new();
-        for (id, sent) in shares.sent {
-            let index = session.find_inflight(id);
-            let Some(inflight) = index.and_then(|index| session.inflight.get_mut(index)) else {
+        for inflight in &mut session.inflight {
+            let Some(sent) = shares.sent.remove(&inflight.id) else {
                 continue;
             };
             inflight.progress = Progress::SentOnce;

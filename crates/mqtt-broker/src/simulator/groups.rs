@@ -1,6 +1,9 @@
 //! Groups of Shared Subscriptions whose members refuse, are full or come and go: what waits, and for
 //! whom. Bytes from the specification (MQTT 5.0, 4.8.2).
 
+use std::num::NonZeroU16;
+use std::time::{Duration, Instant};
+
 use super::World;
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
 use super::shares::{group, payloads, puback, publish, subscribe, unsubscribe};
@@ -259,4 +262,70 @@ fn a_session_has_so_many_shared_subscriptions_and_no_more() {
             assert_eq!(exchange(&mut world, z, &bytes), answer);
         }
     }
+}
+
+/// How long `what` takes in a world whose group has given x, that has a large window, so many
+/// messages; the shortest of three.
+fn takes(count: usize, what: impl Fn(&mut World, ConnectionId)) -> Duration {
+    let runs = (0..3).map(|_| {
+        let limits = Limits {
+            inflight_max: NonZeroU16::MAX,
+            ..Limits::default()
+        };
+        let mut world = World::new(1, limits);
+        let x = live(&mut world, 0, &connect_v5('x', "02", "00", ""));
+        exchange(&mut world, x, &subscribe("$share/g/a", 1));
+        let p = live(&mut world, 0, &connect_v3('p', true));
+        let message = hex("32 06 0001 61 0001 01");
+        exchange(&mut world, p, &message.repeat(count));
+        assert_eq!(payloads(&world.read(x)).len(), count);
+        #[expect(clippy::disallowed_methods, reason = "the work is what is measured")]
+        let start = Instant::now();
+        what(&mut world, x);
+        start.elapsed()
+    });
+    runs.min().unwrap()
+}
+
+#[test]
+fn what_a_member_costs_that_comes_or_goes_is_in_proportion_to_what_it_has() {
+    // Another subscribes again and again.
+    let join = |world: &mut World, _| {
+        let y = member_with(world, 'y', false, ONE);
+        for _ in 0..200 {
+            exchange(world, y, &subscribe("$share/g/a", 1));
+        }
+    };
+    let (few, many) = (takes(100, join), takes(8_000, join));
+    assert!(many < 3 * few, "{few:?}, {many:?}");
+    let leave = |world: &mut World, x| {
+        member_with(world, 'y', false, ONE);
+        world.cut(x);
+        world.run();
+        assert!(returned(world) > 0);
+    };
+    let (few, many) = (takes(500, leave), takes(16_000, leave));
+    assert!(many < 500 * few, "32 times as many: {few:?}, {many:?}");
+}
+
+#[test]
+fn who_subscribes_again_has_what_it_had() {
+    let mut world = World::new(1, Limits::default());
+    let x = member_with(&mut world, 'x', false, "21 0004");
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    for id in 1..=6 {
+        publish(&mut world, p, 1, id);
+    }
+    assert_eq!(payloads(&world.read(x)), [1, 2]);
+    // y keeps the group.
+    let y = member_with(&mut world, 'y', false, ONE);
+    assert_eq!(payloads(&world.read(y)), []);
+    exchange(&mut world, x, &unsubscribe("$share/g/a"));
+    for _ in 0..2 {
+        let answer = exchange(&mut world, x, &subscribe("$share/g/a", 1));
+        assert_eq!(payloads(&answer), [], "two at once for the group");
+    }
+    assert_eq!(payloads(&puback(&mut world, x, 1)), [4]);
+    assert_eq!(payloads(&puback(&mut world, x, 2)), [5]);
+    assert_eq!(payloads(&puback(&mut world, x, 3)), [6]);
 }
