@@ -64,6 +64,8 @@ pub(crate) enum Then {
     Swept,
     Rows(Vec<RowStep>),
     Injected(Ticket),
+    /// A member is owed what only its group's memory had.
+    HandedOver(Given),
     /// A message is its group's again.
     GivenBack(Given, u64),
 }
@@ -393,6 +395,7 @@ impl Shard {
             }
             Then::Swept => self.swept(now, outcome),
             Then::Rows(steps) => self.rows_done(now, steps, outcome),
+            Then::HandedOver(given) => self.handed_over(given, outcome),
             Then::GivenBack(given, sequence) => self.given_back(given, sequence, outcome),
             Then::Injected(ticket) => self.effects.push(Effect::Injected { ticket, outcome }),
         }

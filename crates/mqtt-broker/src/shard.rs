@@ -85,8 +85,9 @@ pub struct Shard {
     pub(crate) stalled: Vec<RowStep>,
     /// What groups hold in memory.
     pub(crate) held: Held,
-    /// Messages of groups that the log still has as their members'.
-    pub(crate) giving_back: Vec<(Given, u64)>,
+    /// Messages of groups that the log still has as their members', with this sequence, or refused
+    /// to owe them.
+    pub(crate) giving_back: Vec<(Given, Option<u64>)>,
     /// Sessions with Retained Messages that the log refused to owe them, by slot and number.
     pub(crate) owing: Vec<(usize, u64)>,
     /// Of all row steps since one was refused.

@@ -48,6 +48,17 @@ impl Member {
     fn number(&self) -> u64 {
         self.seat.number()
     }
+
+    /// To be owed a message by the log.
+    fn target(&self, qos: QoS) -> Target {
+        Target {
+            seat: self.seat.clone(),
+            qos,
+            retain_as_published: self.retain_as_published,
+            lasting: true,
+            ids: self.id.map(|id| Arc::from([id])),
+        }
+    }
 }
 
 /// What one connection of a member has, not settled.
@@ -256,6 +267,28 @@ impl Group {
         let mut in_turn = ready.range(preferred..).chain(ready.range(..preferred));
         let number = in_turn.find(|number| self.refusal(refused, **number).is_none())?;
         self.find(*number).ok()
+    }
+
+    /// The turn of what leaves this place.
+    fn next_turn(&self, place: Place) -> u64 {
+        match place {
+            Place::Returned(turn) => turn,
+            Place::Queue | Place::Owed => self.last_turn + 1,
+        }
+    }
+
+    /// A message is with a member from now on.
+    fn give(&mut self, out: Out, bytes_max: usize) {
+        let member = out.member;
+        self.last = member;
+        self.last_turn = self.last_turn.max(out.turn);
+        self.out_bytes += memory(out.weight) as u64;
+        let hand = self.hands.entry((member, out.connection)).or_default();
+        hand.messages += 1;
+        hand.bytes += out.weight;
+        self.last_out += 1;
+        self.out.insert(self.last_out, out);
+        self.note_room(member, bytes_max);
     }
 
     /// Whether this member is there and has room: then it is ready.
@@ -590,56 +623,34 @@ impl Shard {
             return false;
         };
         let qos = item.qos().min(member.qos);
-        group.last = member.number();
-        if qos == QoS::ExactlyOnce && item.owed().is_none() && member.seat.is_persistent() {
-            // It has to be completed, also on the member's next connection [MQTT-4.8.2-4].
-            let target = Target {
-                seat: member.seat.clone(),
-                qos,
-                retain_as_published: member.retain_as_published,
-                lasting: true,
-                ids: member.id.map(|id| Arc::from([id])),
-            };
-            self.owe_one(None, None, &target, &message, Then::Counted);
-            return true;
-        }
-        let turn = match place {
-            Place::Returned(turn) => turn,
-            Place::Queue | Place::Owed => {
-                group.last_turn += 1;
-                group.last_turn
-            }
-        };
-        group.last_out += 1;
-        let number = group.last_out;
-        let weight = message.weight();
-        group.out_bytes += memory(weight) as u64;
-        let key = (member.number(), member.connection);
-        let hand = group.hands.entry(key).or_default();
-        hand.messages += 1;
-        hand.bytes += weight;
         let given = Given {
             group: seat,
-            number,
+            number: group.last_out + 1,
         };
-        let mut dispatch = Dispatch::new(given, member, message, qos, self.moves.count);
-        if qos == QoS::ExactlyOnce
-            && let Item::Owed(owed) = &item
-        {
-            dispatch.takes(owed);
+        let (shard, moves) = (member.shard, self.moves.count);
+        let mut dispatch = Dispatch::new(given.clone(), member, message.clone(), qos, moves);
+        let mut target = None;
+        match &item {
+            Item::Owed(owed) if qos == QoS::ExactlyOnce => dispatch.takes(owed),
+            // It has to be completed, also on the member's next connection [MQTT-4.8.2-4].
+            Item::Memory { .. } if qos == QoS::ExactlyOnce && member.seat.is_persistent() => {
+                target = Some(member.target(qos));
+            }
+            Item::Owed(_) | Item::Memory { .. } => {}
         }
         let out = Out {
-            turn,
+            turn: group.next_turn(place),
             member: member.number(),
             connection: member.connection,
-            weight,
+            weight: message.weight(),
             item: Some(item),
             refused,
         };
-        let shard = member.shard;
-        group.note_room(out.member, bytes_max);
-        group.out.insert(number, out);
-        self.tell(shard, Between::Dispatch(Box::new(dispatch)));
+        group.give(out, bytes_max);
+        match target {
+            Some(target) => self.owe_one(None, None, &target, &message, Then::HandedOver(given)),
+            None => self.tell(shard, Between::Dispatch(Box::new(dispatch))),
+        }
         true
     }
 

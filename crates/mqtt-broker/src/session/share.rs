@@ -526,14 +526,27 @@ impl Shard {
     pub(crate) fn given_back(&mut self, given: Given, sequence: u64, outcome: Result<(), Refusal>) {
         match outcome {
             Ok(()) => self.answer(given, Outcome::Back),
-            Err(_) => self.giving_back.push((given, sequence)),
+            Err(_) => self.giving_back.push((given, Some(sequence))),
         }
     }
 
-    /// Asks the log again for what it refused.
+    /// The log owes a member what only memory had, or refused to.
+    pub(crate) fn handed_over(&mut self, given: Given, outcome: Result<(), Refusal>) {
+        match outcome {
+            Ok(()) => self.answer(given, Outcome::Done),
+            // It never takes that one.
+            Err(Refusal::TooLarge) => self.answer(given, Outcome::Unfit(Unfit::TooLarge)),
+            Err(_) => self.giving_back.push((given, None)),
+        }
+    }
+
+    /// What the log refused is tried again.
     pub(crate) fn give_back_again(&mut self) {
         for (given, sequence) in std::mem::take(&mut self.giving_back) {
-            self.give_back(given, sequence);
+            match sequence {
+                Some(sequence) => self.give_back(given, sequence),
+                None => self.answer(given, Outcome::Back),
+            }
         }
     }
 

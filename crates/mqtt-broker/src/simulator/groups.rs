@@ -35,10 +35,14 @@ fn publish_long(world: &mut World, publisher: ConnectionId, id: u8) {
     assert_eq!(answer, hex(&format!("40 02 00{id:02x}")));
 }
 
-/// Messages of the group that came back.
-fn returned(world: &World) -> usize {
+/// Messages of the group that are with members, and that came back.
+fn waiting(world: &World) -> (usize, usize) {
     let session = group(world).unwrap();
-    session.group.as_ref().unwrap().waiting().1
+    session.group.as_ref().unwrap().waiting()
+}
+
+fn returned(world: &World) -> usize {
+    waiting(world).1
 }
 
 #[test]
@@ -260,6 +264,45 @@ fn a_session_has_so_many_shared_subscriptions_and_no_more() {
             let answer = hex(&format!("90 03 0001 {code}"));
             assert_eq!(exchange(&mut world, z, &bytes), answer);
         }
+    }
+}
+
+#[test]
+fn at_qos_2_what_only_memory_had_is_not_lost_when_the_log_refuses_it_to_a_member() {
+    for too_long in [false, true] {
+        let mut world = World::new(1, Limits::default());
+        let x = live(&mut world, 0, &connect_v5('x', "02", "03 21 0002", ""));
+        exchange(&mut world, x, &subscribe("$share/g/a", 2));
+        let p = live(&mut world, 0, &connect_v3('p', true));
+        for id in 1..=3 {
+            publish(&mut world, p, 2, id);
+        }
+        assert_eq!(payloads(&world.read(x)), [1], "one at once");
+        let y = live(&mut world, 0, &connect_v5('y', "00", "05 11 00000064", ""));
+        world.send(y, &subscribe("$share/g/a", 2));
+        world.run_shard(0, 1);
+        world.run_log(1);
+        world.log.full = !too_long;
+        world.log.payload_bytes_max = too_long.then_some(0);
+        world.run();
+        assert_eq!(world.read(y), hex("90 04 0001 00 02"));
+        let (out, back) = if too_long { (1, 2) } else { (3, 0) };
+        assert_eq!(waiting(&world), (out, back));
+        if too_long {
+            // What the log never takes is for those that need no log.
+            exchange(&mut world, x, &hex("50 02 0001"));
+            assert_eq!(payloads(&exchange(&mut world, x, &hex("70 02 0001"))), [2]);
+            continue;
+        }
+        world.pass(2_000);
+        world.run();
+        world.log.full = false;
+        assert_eq!(world.read(y), []);
+        world.pass(2_000);
+        world.run();
+        assert_eq!(payloads(&world.read(y)), [2, 3]);
+        assert_eq!(waiting(&world), (1, 0), "it is y's for good");
+        world.agrees_with_its_log(false).unwrap();
     }
 }
 

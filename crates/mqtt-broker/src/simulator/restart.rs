@@ -114,7 +114,7 @@ impl World {
         let returning = self.shards.iter().flat_map(|shard| &shard.giving_back);
         let returning: Vec<(u64, u64)> = returning
             .filter(|_| !settled)
-            .map(|(given, sequence)| (given.group.number(), *sequence))
+            .filter_map(|(given, sequence)| Some((given.group.number(), (*sequence)?)))
             .collect();
         let ours = self.shards.iter().flat_map(|shard| &shard.sessions);
         for (_, session) in ours.filter(|(_, session)| session.has_rows) {
