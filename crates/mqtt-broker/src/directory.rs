@@ -192,6 +192,13 @@ impl Directory {
         Claimed::Fresh
     }
 
+    /// Whether somebody holds this client id.
+    pub(crate) fn is_held(&self, client: &str) -> bool {
+        let (hash, part) = self.part(client);
+        part.find(hash, |entry| *entry.publisher.client == *client)
+            .is_some()
+    }
+
     /// Sets the Session of a claim, unless the client id has gone to somebody else meanwhile.
     pub(crate) fn settle(
         &self,

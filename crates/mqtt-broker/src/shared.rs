@@ -131,10 +131,16 @@ impl Shared {
             .fetch_max(number.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// A client id that nobody else has [MQTT-3.1.3-6].
+    /// A client id that nobody else has [MQTT-3.1.3-6], [MQTT-3.2.2-16]: who was given one can guess
+    /// the next, and name its own Session so.
     pub(crate) fn assign_client_id(&self) -> String {
-        let count = self.assigned.fetch_add(1, Ordering::Relaxed);
-        format!("headwater-{:016x}{count:08x}", self.seed)
+        loop {
+            let count = self.assigned.fetch_add(1, Ordering::Relaxed);
+            let id = format!("headwater-{:016x}{count:08x}", self.seed);
+            if !self.directory.is_held(&id) {
+                return id;
+            }
+        }
     }
 }
 

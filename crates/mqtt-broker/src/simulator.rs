@@ -8,6 +8,7 @@
 mod aliases;
 mod authentication;
 mod client;
+mod connects;
 mod exchanges;
 mod expiry;
 mod feeds;

@@ -240,8 +240,10 @@ impl Shard {
         let Some(publisher) = connection.publisher.take() else {
             return;
         };
+        // Whoever claimed an assigned client id since it was found free has guessed it.
+        let is_new = connect.clean_start || connection.assigned;
         let old_session = old.and_then(|slot| self.sessions.get(slot));
-        let is_clean = connect.clean_start || old_session.is_some_and(|one| one.over);
+        let is_clean = is_new || old_session.is_some_and(|one| one.over);
         let expiry_seconds = self.expiry_seconds(&connect);
         let is_one_more = expiry_seconds > 0 && old.is_none();
         if is_one_more && self.shared.persistent_sessions() >= self.shared.limits.sessions_max {
