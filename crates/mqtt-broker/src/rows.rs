@@ -501,11 +501,7 @@ mod tests {
             payload: Bytes::new(),
             ..message.clone()
         };
-        assert_eq!(
-            retained(&empty).value,
-            None,
-            "an empty payload clears [MQTT-3.3.1-6]"
-        );
+        assert_eq!(retained(&empty).value, None, "an empty payload clears");
         let row = SessionRow {
             publisher: Publisher {
                 client: "c".into(),

@@ -67,7 +67,7 @@ fn a_thousand_sockets_with_one_client_id_leave_exactly_one() {
         .iter()
         .filter(|connection| world.is_open(**connection))
         .count();
-    assert_eq!(open, 1); // [MQTT-3.1.4-3]
+    assert_eq!(open, 1); // MQTT 3.1.1, [MQTT-3.1.4-2]
     assert_eq!(
         world
             .shards
@@ -120,6 +120,30 @@ fn malformed_bytes_are_answered_by_the_protocols_own_code() {
         ),
         (
             Some(&plain),
+            "60020001",
+            "e00181",
+            "PUBREL with flags [MQTT-3.6.1-1]",
+        ),
+        (
+            Some(&plain),
+            "8007000100000161 00",
+            "e00181",
+            "SUBSCRIBE with flags [MQTT-3.8.1-1]",
+        ),
+        (
+            Some(&plain),
+            "a006000100000161",
+            "e00181",
+            "UNSUBSCRIBE with flags [MQTT-3.10.1-1]",
+        ),
+        (
+            Some(&plain),
+            "e100",
+            "e00181",
+            "DISCONNECT with flags [MQTT-3.14.1-1]",
+        ),
+        (
+            Some(&plain),
             "30ffffffff7f",
             "e00181",
             "five bytes of length",
@@ -151,6 +175,7 @@ fn second_connect_is_a_protocol_error() {
     let connection = live(&mut world, 0, &connect);
     let answer = exchange(&mut world, connection, &connect); // [MQTT-3.1.0-2]
     assert_eq!((answer[0], answer[2]), (0xe0, 0x82));
+    assert!(!world.is_open(connection));
 }
 
 #[test]
@@ -174,23 +199,24 @@ fn time_for_the_connect_includes_the_handshake_before_it() {
 
 #[test]
 fn silence_of_one_and_a_half_keep_alives_ends_the_connection_and_publishes_the_will() {
-    let mut world = World::new(2, Limits::default());
-    let subscriber = live(&mut world, 1, &connect_v3('s', true));
-    exchange(&mut world, subscriber, &hex("82 06 0001 0001 77 00"));
-    // 3.1.1, Clean Session, Will "x" on "w", Keep Alive 10.
-    let connection = live(
-        &mut world,
-        0,
-        &hex("10 13 0004 4d515454 04 06 000a 0001 61 0001 77 0001 78"),
-    );
-    world.pass(14_999);
-    world.run();
-    assert!(world.is_open(connection));
-    world.pass(1);
-    world.run();
-    assert!(!world.is_open(connection)); // [MQTT-3.1.2-22]
-    assert_eq!(world.read(subscriber), hex("30 04 0001 77 78")); // [MQTT-3.1.2-8]
-    assert_eq!(world.log.rows(Table::Sessions), 0, "its row went with it");
+    // 3.1.1 and 5.0, Will "x" on "w", Keep Alive 10, a Session that ends with its connection.
+    for connect in [
+        "10 13 0004 4d515454 04 06 000a 0001 61 0001 77 0001 78",
+        "10 15 0004 4d515454 05 06 000a 00 0001 61 00 0001 77 0001 78",
+    ] {
+        let mut world = World::new(2, Limits::default());
+        let subscriber = live(&mut world, 1, &connect_v3('s', true));
+        exchange(&mut world, subscriber, &hex("82 06 0001 0001 77 00"));
+        let connection = live(&mut world, 0, &hex(connect));
+        world.pass(14_999);
+        world.run();
+        assert!(world.is_open(connection));
+        world.pass(1);
+        world.run();
+        assert!(!world.is_open(connection)); // [MQTT-3.1.2-22]
+        assert_eq!(world.read(subscriber), hex("30 04 0001 77 78")); // [MQTT-3.1.2-8]
+        assert_eq!(world.log.rows(Table::Sessions), 0, "its row went with it");
+    }
 }
 
 #[test]
@@ -202,7 +228,7 @@ fn a_normal_disconnect_takes_the_will_away() {
     let connection = live(&mut world, 0, &will);
     exchange(&mut world, connection, &hex("e000"));
     assert!(!world.is_open(connection));
-    assert_eq!(world.read(subscriber), Vec::<u8>::new()); // [MQTT-3.1.2-10]
+    assert_eq!(world.read(subscriber), Vec::<u8>::new()); // MQTT 3.1.1, [MQTT-3.1.2-10]
 }
 
 #[test]
@@ -242,7 +268,7 @@ fn retained_messages_are_kept_sent_and_cleared() {
     let publisher = live(&mut world, 0, &connect_v3('p', true));
     exchange(&mut world, publisher, &hex("31 05 0003 612f62"));
     assert_eq!(world.read(subscriber), hex("30 05 0003 612f62"));
-    assert_eq!(world.log.rows(Table::Retained), 0); // [MQTT-3.3.1-6]
+    assert_eq!(world.log.rows(Table::Retained), 0); // MQTT 3.1.1, [MQTT-3.3.1-10]
     let answer = exchange(&mut world, subscriber, &hex("82 08 0002 0003 612f23 00"));
     assert_eq!(answer, hex("90 03 0002 00"));
 }

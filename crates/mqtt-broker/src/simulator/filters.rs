@@ -184,34 +184,41 @@ fn a_replaced_subscription_loses_nothing() {
 #[test]
 fn one_retained_message_is_kept_for_a_topic() {
     let mut world = World::new(1, Limits::default());
-    let publisher = live(&mut world, 0, &connect_v3('p', true));
+    let publisher = live(&mut world, 0, &connect_v5('p', "02", "00", ""));
     let retained = |world: &mut World| {
-        let client = live(world, 0, &connect_v3('s', true));
-        let answer = exchange(world, client, &hex("82 06 0001 0001 61 00"));
-        answer[5..].to_vec()
+        let client = live(world, 0, &connect_v5('s', "02", "00", ""));
+        let answer = exchange(world, client, &hex("82 07 0001 00 0001 61 00"));
+        answer[6..].to_vec()
     };
-    exchange(&mut world, publisher, &hex("31 04 0001 61 78"));
-    assert_eq!(retained(&mut world), hex("31 04 0001 61 78"));
+    exchange(&mut world, publisher, &hex("31 05 0001 61 00 78"));
+    assert_eq!(retained(&mut world), hex("31 05 0001 61 00 78"));
     // Replaced [MQTT-3.3.1-5]; not by one that is not retained [MQTT-3.3.1-8].
     exchange(
         &mut world,
         publisher,
-        &hex("31 04 0001 61 79 30 04 0001 61 7a"),
+        &hex("31 05 0001 61 00 79 30 05 0001 61 00 7a"),
     );
-    assert_eq!(retained(&mut world), hex("31 04 0001 61 79"));
+    assert_eq!(retained(&mut world), hex("31 05 0001 61 00 79"));
+    // Nor is one that has nothing in it, if it is not retained.
+    exchange(&mut world, publisher, &hex("30 04 0001 61 00"));
+    assert_eq!(retained(&mut world), hex("31 05 0001 61 00 79"));
     // An empty one removes it [MQTT-3.3.1-6] and is not kept itself [MQTT-3.3.1-7].
-    exchange(&mut world, publisher, &hex("31 03 0001 61"));
+    // Who has subscribed already gets it as any other message.
+    let client = live(&mut world, 0, &connect_v5('t', "02", "00", ""));
+    exchange(&mut world, client, &hex("82 07 0001 00 0001 61 20"));
+    exchange(&mut world, publisher, &hex("31 04 0001 61 00"));
+    assert_eq!(world.read(client), hex("30 04 0001 61 00"));
     assert_eq!(retained(&mut world), hex(""));
     assert_eq!(world.log.rows(Table::Retained), 0);
     // A message comes to who has a filter for its topic [MQTT-3.3.2-3].
-    let client = live(&mut world, 0, &connect_v3('t', true));
-    exchange(&mut world, client, &hex("82 08 0001 0003 612f2b 00"));
+    let client = live(&mut world, 0, &connect_v5('t', "02", "00", ""));
+    exchange(&mut world, client, &hex("82 09 0001 00 0003 612f2b 00"));
     exchange(
         &mut world,
         publisher,
-        &hex("30 04 0001 61 78 30 06 0003 612f62 78 30 08 0005 612f622f63 78"),
+        &hex("30 05 0001 61 00 78 30 07 0003 612f62 00 78 30 09 0005 612f622f63 00 78"),
     );
-    assert_eq!(world.read(client), hex("30 06 0003 612f62 78"));
+    assert_eq!(world.read(client), hex("30 07 0003 612f62 00 78"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use super::World;
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
+use super::shares::subscribe;
 use crate::{ConnectionId, Limits, Table};
 
 const LASTING: &str = "05 11 00000064";
@@ -96,9 +97,13 @@ fn a_message_comes_at_the_lower_qos_of_the_two() {
             ("32 07 0001 61 0003 00 78", "40 02 0003"),
             ("34 07 0001 61 0004 00 78", "50 02 0004"),
         ] {
-            // [MQTT-3.3.4-1]
+            // [MQTT-3.3.4-1], [MQTT-2.2.1-5]
             let got = exchange(&mut world, publisher, &hex(published));
             assert_eq!(got, hex(answer), "{published}");
+            if answer.starts_with("50") {
+                let complete = exchange(&mut world, publisher, &hex("62 02 0004"));
+                assert_eq!(complete, hex("70 02 0004"));
+            }
             let qos = hex(published)[0] >> 1 & 3;
             let heard = world.read(client);
             let first = 0x30 | qos.min(subscribed) << 1;
@@ -114,6 +119,27 @@ fn a_message_comes_at_the_lower_qos_of_the_two() {
 }
 
 #[test]
+fn each_member_of_a_group_gets_the_qos_that_it_was_granted() {
+    // [MQTT-4.8.2-3]: the other member is granted QoS 2.
+    for (granted, properties) in
+        (0..6_u8).map(|case| (case % 3, ["00", LASTING][case as usize / 3]))
+    {
+        let mut world = World::new(2, Limits::default());
+        let mut member = |id, shard, qos| {
+            let client = live(&mut world, shard, &connect_v5(id, "00", properties, ""));
+            exchange(&mut world, client, &subscribe("$share/g/a", qos));
+            client
+        };
+        let members = [member('s', 0, granted), member('t', 1, 2)];
+        let publisher = live(&mut world, 0, &connect_v5('p', "02", "00", ""));
+        let two = "34 07 0001 61 0001 00 78 34 07 0001 61 0002 00 79";
+        exchange(&mut world, publisher, &hex(two));
+        let heard = members.map(|member| world.read(member)[0]);
+        assert_eq!(heard, [0x30 | granted << 1, 0x34], "{properties}");
+    }
+}
+
+#[test]
 fn overlapping_subscriptions_give_one_message_at_the_highest_qos_with_all_identifiers() {
     let mut world = World::new(2, Limits::default());
     let client = live(&mut world, 0, &connect_v5('s', "00", LASTING, ""));
@@ -122,8 +148,7 @@ fn overlapping_subscriptions_give_one_message_at_the_highest_qos_with_all_identi
     exchange(&mut world, client, &hex("82 09 0002 02 0b 07 0001 23 01"));
     exchange(&mut world, client, &hex("82 07 0003 00 0001 2b 02"));
     let publisher = live(&mut world, 1, &connect_v5('p', "02", "00", ""));
-    // [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4]; never more than one, so nothing of
-    // [MQTT-3.3.4-5] can be missing.
+    // [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4]
     exchange(&mut world, publisher, &hex("34 07 0001 61 0001 00 78"));
     let heard = |first: &str, id: &str| hex(&format!("{first} 0b 0001 61 {id} 04 0b 05 0b 07 78"));
     assert_eq!(world.read(client), heard("34", "0001"));
@@ -136,6 +161,18 @@ fn overlapping_subscriptions_give_one_message_at_the_highest_qos_with_all_identi
     let publisher = live(&mut world, 1, &connect_v5('p', "02", "00", ""));
     exchange(&mut world, publisher, &hex("32 07 0001 61 0003 00 78"));
     assert_eq!(world.read(client), heard("32", "0003"));
+    // By groups it is sent more than once, each with its own identifier [MQTT-3.3.4-5].
+    exchange(&mut world, client, &hex("40 02 0003"));
+    let mut grouped = subscribe("$share/g/a", 0);
+    grouped[1] += 2;
+    grouped.splice(4..5, hex("02 0b 09"));
+    exchange(&mut world, client, &grouped);
+    exchange(&mut world, publisher, &hex("30 05 0001 61 00 78"));
+    let mut copies: Vec<_> = world.read(client);
+    let plain = hex("30 09 0001 61 04 0b 05 0b 07 78");
+    let at = copies.windows(plain.len()).position(|copy| copy == plain);
+    copies.drain(at.unwrap()..at.unwrap() + plain.len());
+    assert_eq!(copies, hex("30 07 0001 61 02 0b 09 78"));
     // MQTT 3.1.1 too: one copy, the highest QoS (3.3.5).
     let client = live(&mut world, 0, &connect_v3('o', true));
     exchange(&mut world, client, &hex("82 0a 0001 0001 61 00 0001 23 02"));
@@ -159,6 +196,9 @@ fn dup_is_a_senders_own() {
         heard,
         hex("32 07 0001 61 0001 00 78 34 07 0001 61 0002 00 79")
     );
+    // Not while the connection lasts [MQTT-4.4.0-1].
+    world.pass(3_600_000);
+    assert_eq!(exchange(&mut world, client, &hex("c0 00")), hex("d0 00"));
     world.cut(client);
     // Unacknowledged [MQTT-4.3.2-3], [MQTT-4.3.3-3], it comes again [MQTT-4.4.0-1], and now it is
     // set [MQTT-3.3.1-1].
@@ -170,6 +210,8 @@ fn dup_is_a_senders_own() {
     // PUBREC is answered by PUBREL of the same identifier [MQTT-4.3.3-4], [MQTT-2.2.1-5].
     let answer = exchange(&mut world, client, &hex("40 02 0001 50 02 0002"));
     assert_eq!(answer, hex("62 02 0002"));
+    world.pass(3_600_000);
+    assert_eq!(exchange(&mut world, client, &hex("c0 00")), hex("d0 00"));
     world.cut(client);
     // From then on PUBREL comes again [MQTT-4.3.3-5], PUBLISH does not [MQTT-4.3.3-6].
     let (client, again) = back(&mut world);
@@ -272,25 +314,36 @@ fn an_expired_message_is_not_begun_and_a_begun_one_does_not_expire() {
 
 #[test]
 fn messages_of_one_publisher_keep_their_order() {
-    let mut world = World::new(3, Limits::default());
-    let client = subscriber(&mut world, "01");
-    let away = live(&mut world, 2, &connect_v3('w', false));
-    exchange(&mut world, away, &hex("82 06 0001 0001 23 01"));
-    world.cut(away);
-    let publisher = live(&mut world, 1, &connect_v5('p', "02", "00", ""));
-    let publish = |id: u8| hex(&format!("32 07 0001 61 {id:04x} 00 {id:02x}"));
-    let all: Vec<u8> = (1..=50).flat_map(publish).collect();
-    world.send(publisher, &all);
-    world.run();
-    // [MQTT-4.6.0-5], [MQTT-4.6.0-6]
-    assert_eq!(world.read(client), all);
-    // Each was added to the Session of who is away too [MQTT-4.5.0-1], over a crash.
-    world.crash(0);
-    let away = world.open(0);
-    let answer = exchange(&mut world, away, &connect_v3('w', false));
-    let publish_v3 = |id: u8| hex(&format!("32 06 0001 61 {id:04x} {id:02x}"));
-    let owed: Vec<u8> = (1..=50).flat_map(publish_v3).collect();
-    assert_eq!(answer, [hex("20 02 01 00"), owed].concat());
+    for qos in 0..3_u8 {
+        let mut world = World::new(3, Limits::default());
+        let client = subscriber(&mut world, "02");
+        let connect = connect_v5('w', "00", LASTING, "");
+        let away = live(&mut world, 2, &connect);
+        exchange(&mut world, away, &hex("82 07 0001 00 0001 23 02"));
+        world.cut(away);
+        let publisher = live(&mut world, 1, &connect_v5('p', "02", "00", ""));
+        let publish = |id: u8| match qos {
+            0 => hex(&format!("30 05 0001 61 00 {id:02x}")),
+            _ => hex(&format!("3{} 07 0001 61 {id:04x} 00 {id:02x}", qos << 1)),
+        };
+        let release = |id: u8| hex(&format!("62 02 {id:04x}"));
+        let sent = (1..=50).flat_map(|id| match qos {
+            2 => [publish(id), release(id)].concat(),
+            _ => publish(id),
+        });
+        world.send(publisher, &sent.collect::<Vec<u8>>());
+        world.run();
+        // [MQTT-4.6.0-5], [MQTT-4.6.0-6]
+        let all: Vec<u8> = (1..=50).flat_map(publish).collect();
+        assert_eq!(world.read(client), all, "{qos}");
+        // Each was added to the Session of who is away too [MQTT-4.5.0-1], over a crash.
+        world.crash(0);
+        let away = world.open(0);
+        let answer = exchange(&mut world, away, &connect);
+        assert_eq!((answer[0], answer[2]), (0x20, 1));
+        let owed = if qos == 0 { &[] } else { &all[..] };
+        assert_eq!(answer[2 + usize::from(answer[1])..], *owed, "{qos}");
+    }
 }
 
 #[test]

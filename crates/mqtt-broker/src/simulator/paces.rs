@@ -122,7 +122,7 @@ fn a_client_that_waits_for_its_rate_is_not_silent() {
     pass(&mut world, 1_000 + 2_999);
     assert!(world.is_open(writer));
     pass(&mut world, 1);
-    assert!(!world.is_open(writer)); // [MQTT-3.1.2-22]
+    assert!(!world.is_open(writer)); // MQTT 3.1.1, [MQTT-3.1.2-24]
 }
 
 #[test]

@@ -308,7 +308,7 @@ fn silence_counts_only_while_the_socket_is_read() {
     wait(&mut world, 2_900);
     assert!(world.is_open(publisher));
     wait(&mut world, 200);
-    assert!(!world.is_open(publisher)); // [MQTT-3.1.2-22]
+    assert!(!world.is_open(publisher)); // MQTT 3.1.1, [MQTT-3.1.2-24]
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn silence_does_not_count_while_the_driver_reads_nobody() {
     world.run();
     assert!(world.is_open(client));
     wait(&mut world, 100);
-    assert!(!world.is_open(client)); // [MQTT-3.1.2-22]
+    assert!(!world.is_open(client)); // MQTT 3.1.1, [MQTT-3.1.2-24]
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn who_is_silent_is_closed_however_often_the_driver_stops_reading() {
         assert!(pass(999, Some(Input::Released)));
     }
     assert!(pass(2, None), "for 2.999 s");
-    assert!(!pass(1, None)); // [MQTT-3.1.2-22]
+    assert!(!pass(1, None)); // MQTT 3.1.1, [MQTT-3.1.2-24]
 }
 
 #[test]

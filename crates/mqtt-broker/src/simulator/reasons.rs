@@ -36,7 +36,8 @@ fn a_refused_publish_says_why_to_who_wants_to_know_and_has_room() {
     let mut world = World::explaining(1, Limits::default());
     let why = "this client may not publish to this topic";
     // To "$SYS/x": [MQTT-3.4.2-2] at QoS 1, [MQTT-3.5.2-2] at QoS 2; 0x87 [MQTT-3.4.2-1],
-    // [MQTT-3.5.2-1]. There is never a User Property: [MQTT-3.4.2-3], [MQTT-3.5.2-3].
+    // [MQTT-3.5.2-1]. There is never a User Property: [MQTT-3.4.2-3], [MQTT-3.5.2-3]. Neither where no problem
+    // information is asked for [MQTT-3.1.2-29].
     for (publish, answer) in [("32", 0x40), ("34", 0x50)] {
         let ask = hex(&format!("{publish} 0b 0006 245359532f78 0007 00"));
         let explained = [&[answer, 48, 0, 7, 0x87, 44][..], &text(why)].concat();
@@ -55,7 +56,7 @@ fn a_refused_filter_says_why_to_who_wants_to_know_and_has_room() {
     let why = "too many subscriptions or filters, or no room on the disk: fewer, or later";
     let ask = hex("82 0b 0001 00 0001 61 00 0001 62 00");
     let explained = [&hex("90 52 0001 4d")[..], &text(why), &hex("00 97")].concat();
-    // [MQTT-3.9.2-1], [MQTT-3.9.2-2]
+    // [MQTT-3.9.2-1], [MQTT-3.9.2-2], [MQTT-3.1.2-29]
     three_ways(&mut world, &ask, "90 05 0001 00 00 97", &explained);
 }
 

@@ -33,7 +33,7 @@ fn a_retained_message_reaches_who_subscribes_while_it_commits() {
 
 #[test]
 fn a_client_that_retains_and_then_subscribes_gets_it_as_retained() {
-    // [MQTT-3.3.1-8]; with Retain Handling 2 it gets nothing [MQTT-3.3.1-11].
+    // MQTT 3.1.1, [MQTT-3.3.1-8]; in 5.0 with Retain Handling 2 it gets nothing [MQTT-3.3.1-11].
     for (connect, both, wanted) in [
         (
             connect_v3('s', true),

@@ -1,9 +1,13 @@
 //! CONNECT, CONNACK and DISCONNECT: what a Session is and how long, and what a Will is published
 //! as. Bytes from the specification.
 
+use std::num::NonZeroU16;
+
+use headwater_mqtt_codec::{DisconnectReason, QoS};
+
 use super::World;
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
-use crate::{ConnectionId, Limits, Table};
+use crate::{ConnectionId, Input, Limits, Table};
 
 /// Session Expiry Interval of 100 s.
 const LASTING: &str = "05 11 00000064";
@@ -296,7 +300,8 @@ fn a_will_goes_by_the_reason_of_disconnect() {
 
 #[test]
 fn a_delayed_will_waits_for_its_client_but_not_past_the_session() {
-    // Will Delay Interval 10 s; a Session that lives 100 s, 5 s, or ends with the connection.
+    // Will Delay Interval 10 s; a Session that lives 100 s, 5 s, or ends with the connection
+    // [MQTT-3.1.2-8].
     for (properties, due_ms) in [(LASTING, 10_000), ("05 11 00000005", 5_000), ("00", 0)] {
         let mut world = World::new(1, Limits::default());
         let subscriber = live(&mut world, 0, &connect_v5('s', "02", "00", ""));
@@ -341,4 +346,110 @@ fn a_delayed_will_waits_for_its_client_but_not_past_the_session() {
     world.run();
     live(&mut world, 0, &connect_v5('a', "02", "00", ""));
     assert_eq!(world.read(subscriber), hex("30 05 0001 77 00 78"));
+}
+
+#[test]
+fn a_will_is_published_once_however_its_session_ends() {
+    for restarts in [false, true] {
+        let mut world = World::new(1, Limits::default());
+        let listen = connect_v5('s', "00", LASTING, "");
+        let (mut subscriber, _) = present(&mut world, &listen);
+        exchange(&mut world, subscriber, &hex("82 07 0001 00 0001 77 01"));
+        // At QoS 1.
+        let will = "00 0001 77 0001 78";
+        let client = live(&mut world, 0, &connect_v5('a', "0c", LASTING, will));
+        world.cut(client);
+        world.run();
+        let heard = world.read(subscriber);
+        assert_eq!(heard, hex("32 07 0001 77 0001 00 78"));
+        exchange(&mut world, subscriber, &hex("40 02 0001"));
+        if restarts {
+            // Its PUBACK is in the log by then.
+            world.pass(2_000);
+            world.run();
+            world.crash(0);
+            world.run();
+            subscriber = world.open(0);
+            let answer = exchange(&mut world, subscriber, &listen);
+            assert_eq!(answer.len(), 2 + usize::from(answer[1]), "CONNACK alone");
+        }
+        world.pass(100_000);
+        world.run();
+        assert_eq!(world.log.rows(Table::Sessions), 1, "its own is gone");
+        assert_eq!(world.read(subscriber), hex(""), "[MQTT-3.1.2-10]");
+    }
+}
+
+/// The code of a DISCONNECT that has no property but a Reason String.
+fn code_of(disconnect: &[u8]) -> u8 {
+    let [0xe0, length, code, properties @ ..] = disconnect else {
+        panic!("{disconnect:02x?}");
+    };
+    assert_eq!(usize::from(*length), 1 + properties.len());
+    if let [length, id, high, low, text @ ..] = properties {
+        assert_eq!(*id, 0x1f, "{disconnect:02x?}");
+        let text_bytes = u16::from_be_bytes([*high, *low]);
+        assert_eq!(usize::from(text_bytes), text.len());
+        assert_eq!(usize::from(*length), 3 + text.len());
+    } else {
+        assert_eq!(properties, []);
+    }
+    *code
+}
+
+#[test]
+fn a_disconnect_of_the_server_has_its_code_and_no_session_expiry() {
+    let limits = Limits {
+        receive_maximum: NonZeroU16::MIN,
+        qos_max: QoS::AtLeastOnce,
+        retain_available: false,
+        ..Limits::default()
+    };
+    let mut world = World::explaining(2, limits);
+    let connect = connect_v5('a', "02", LASTING, "");
+    // QoS 1 to "routed/x", twice before the log answers.
+    let publish = "32 0d 0008 726f757465642f78 0001 00 32 0d 0008 726f757465642f78 0002 00";
+    // Of table 3-10 [MQTT-3.14.2-1]; the Session's expiry is not the Server's to change
+    // [MQTT-3.14.2-2].
+    for (bytes, code) in [
+        ("c1 00", 0x81),
+        ("20 03 00 00 00", 0x82),
+        ("f0 06 19 04 15 0001 57", 0x82),
+        ("82 08 0001 00 0002 2361 00", 0x8f),
+        ("30 06 0003 612f23 00", 0x90),
+        (publish, 0x93),
+        ("30 08 0001 61 03 23 0021 78", 0x94),
+        ("30 ffffff7f", 0x95),
+        ("31 05 0001 61 00 78", 0x9a),
+        ("34 06 0001 61 0001 00", 0x9b),
+    ] {
+        let client = live(&mut world, 0, &connect);
+        let answer = exchange(&mut world, client, &hex(bytes));
+        assert_eq!(code_of(&answer), code, "{bytes}");
+        assert!(!world.is_open(client), "{bytes}");
+    }
+    // Keep Alive 10.
+    let keep_alive = hex("10 13 0004 4d515454 05 02 000a 05 11 00000064 0001 61");
+    let client = live(&mut world, 0, &keep_alive);
+    world.pass(15_000);
+    world.run();
+    assert_eq!(code_of(&world.read(client)), 0x8d);
+    let connection = live(&mut world, 0, &connect);
+    let reason = DisconnectReason::AdministrativeAction;
+    world.inboxes[0].push_back(Input::Disconnect { connection, reason });
+    world.run();
+    assert_eq!(code_of(&world.read(connection)), 0x98);
+    // Taken over, on the same shard and from another [MQTT-3.1.4-3].
+    let mut last = live(&mut world, 0, &connect);
+    for shard in [0, 1] {
+        let taker = live(&mut world, shard, &connect);
+        assert_eq!(code_of(&world.read(last)), 0x8e);
+        assert!(!world.is_open(last) && world.is_open(taker));
+        last = taker;
+    }
+    for inbox in &mut world.inboxes {
+        inbox.push_back(Input::Stop);
+    }
+    world.run();
+    assert_eq!(code_of(&world.read(last)), 0x8b);
 }

@@ -174,7 +174,7 @@ fn each_message_goes_to_one_member_in_turn() {
         let (to_x, to_y) = (world.read(x), world.read(y));
         assert_eq!((payloads(&to_x), payloads(&to_y)), (vec![1, 3], vec![2, 4]));
         assert_eq!(to_x[..8], hex("32 07 0001 61 0001 00"));
-        // QoS 0 too, and it is not granted more than asked for [MQTT-4.8.2-3].
+        // QoS 0 too, and it is not granted more than asked for.
         exchange(&mut world, p, &hex("30 04 0001 61 09"));
         assert_eq!(world.read(x), hex("30 05 0001 61 00 09"));
         assert_eq!(world.read(y), []);

@@ -18,7 +18,8 @@ fn filters_in_any_order_are_found_and_the_last_word_on_each_counts() {
     for flags in ["02", "00"] {
         let mut world = World::new(1, Limits::default());
         let client = live(&mut world, 0, &connect_v5('s', flags, LASTING, ""));
-        // c, a, c again and b; then b again, a new one and a.
+        // c, a, c again and b; then b again, a new one and a: as one SUBSCRIBE after the other
+        // [MQTT-3.8.4-5].
         let subscribe = "82 13 0001 00 0001 63 00 0001 61 00 0001 63 01 0001 62 00";
         let answer = exchange(&mut world, client, &hex(subscribe));
         assert_eq!(answer, hex("90 07 0001 00 00 00 01 00"));
@@ -35,7 +36,7 @@ fn filters_in_any_order_are_found_and_the_last_word_on_each_counts() {
             "d AtMostOnce",
         ];
         assert_eq!(filters(&world), all);
-        // b, nobody, b again, d.
+        // b, nobody, b again, d: as one UNSUBSCRIBE after the other [MQTT-3.10.4-6].
         let unsubscribe = "a2 0f 0004 00 0001 62 0001 78 0001 62 0001 64";
         let answer = exchange(&mut world, client, &hex(unsubscribe));
         assert_eq!(answer, hex("b0 07 0004 00 00 11 11 00"));

@@ -58,7 +58,11 @@ fn what_the_broker_says_stands_for_who_subscribes_and_is_no_message() {
     let suback = hex("90 03 0001 00");
     let stands = publish(0x31, "$SYS/broker/uptime", "2 seconds");
     let answer = exchange(&mut world, late, &subscribe("$SYS/broker/+", 0));
-    assert_eq!(answer, [suback, stands].concat(), "[MQTT-3.3.1-8]");
+    assert_eq!(
+        answer,
+        [suback, stands].concat(),
+        "MQTT 3.1.1, [MQTT-3.3.1-8]"
+    );
     // Who was away has missed nothing that the log would know of.
     let back = live(&mut world, 0, &connect_v5('l', "00", LASTING, ""));
     world.run();

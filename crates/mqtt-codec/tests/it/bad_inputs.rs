@@ -287,14 +287,28 @@ fn connect_flags_must_agree() {
 #[test]
 fn connect_fields_that_are_missing_or_too_many() {
     for wire in [
+        // MQTT 5.0: fields that their flags announce [MQTT-3.1.2-9], [MQTT-3.1.2-17],
+        // [MQTT-3.1.2-19].
+        "10 0b 0004 'MQTT' 05 02 003c 00", // [MQTT-3.1.3-3]
+        "10 0e 0004 'MQTT' 05 06 003c 00 0001 'a'",
+        "10 0f 0004 'MQTT' 05 06 003c 00 0001 'a' 00", // no Will Topic
+        "10 12 0004 'MQTT' 05 06 003c 00 0001 'a' 00 0001 'w'", // no Will Payload
+        "10 14 0004 'MQTT' 05 06 003c 00 0001 'a' 0001 'w' 0001 'x'", // no Will Properties
+        "10 0e 0004 'MQTT' 05 82 003c 00 0001 'a'",
+        "10 11 0004 'MQTT' 05 c2 003c 00 0001 'a' 0001 'u'",
+        "10 0e 0004 'MQTT' 05 42 003c 00 0001 'a'",
+        // And fields that no flag announces [MQTT-3.1.2-16], [MQTT-3.1.2-18].
+        "10 11 0004 'MQTT' 05 02 003c 00 0001 'a' 0001 'u'",
+        "10 14 0004 'MQTT' 05 82 003c 00 0001 'a' 0001 'u' 0001 'p'",
+        // The same before 5.0.
         "10 00",
-        "10 0a 0004 'MQTT' 04 02 003c",            // [MQTT-3.1.3-3]
+        "10 0a 0004 'MQTT' 04 02 003c",
         "10 0f 0004 'MQTT' 04 02 003c 0050 'abc'", // an identifier of 80 bytes
-        "10 0d 0004 'MQTT' 04 82 003c 0001 'a'",   // [MQTT-3.1.2-17]
-        "10 10 0004 'MQTT' 04 c2 003c 0001 'a' 0001 'u'", // [MQTT-3.1.2-19]
-        "10 0d 0004 'MQTT' 04 06 003c 0001 'a'",   // [MQTT-3.1.2-9]
-        "10 10 0004 'MQTT' 04 02 003c 0001 'a' 0001 'u'", // [MQTT-3.1.2-16]
-        "10 13 0004 'MQTT' 04 82 003c 0001 'a' 0001 'u' 0001 'p'", // [MQTT-3.1.2-18]
+        "10 0d 0004 'MQTT' 04 82 003c 0001 'a'",
+        "10 10 0004 'MQTT' 04 c2 003c 0001 'a' 0001 'u'",
+        "10 0d 0004 'MQTT' 04 06 003c 0001 'a'",
+        "10 10 0004 'MQTT' 04 02 003c 0001 'a' 0001 'u'",
+        "10 13 0004 'MQTT' 04 82 003c 0001 'a' 0001 'u' 0001 'p'",
         "10 0e 0004 'MQTT' 05 02 003c 40 0001 'a'", // a Property Length past the end
         "10 0f 0004 'MQTT' 05 02 003c 8000 0001 'a'", // and one not minimal
         "10 12 0004 'MQTT' 05 02 003c ffffffff7f 0001 'a'",
@@ -470,7 +484,25 @@ fn strings_must_be_utf8_without_null() {
         let at = |bytes: usize| format!("{:02x}", bytes + n);
         for (wire, decoder) in [
             // Client Identifier [MQTT-3.1.3-4], User Name [MQTT-3.1.3-12], Will Topic
-            // [MQTT-3.1.3-11].
+            // [MQTT-3.1.3-11]; in MQTT 5.0, and before it.
+            (
+                format!("10 {} 0004 'MQTT' 05 02 003c 00 {n:04x} {bad}", at(13)),
+                first(),
+            ),
+            (
+                format!(
+                    "10 {} 0004 'MQTT' 05 82 003c 00 0001 'a' {n:04x} {bad}",
+                    at(16)
+                ),
+                first(),
+            ),
+            (
+                format!(
+                    "10 {} 0004 'MQTT' 05 06 003c 00 0001 'a' 00 {n:04x} {bad} 0000",
+                    at(19)
+                ),
+                first(),
+            ),
             (
                 format!("10 {} 0004 'MQTT' 04 02 003c {n:04x} {bad}", at(12)),
                 first(),
@@ -696,7 +728,7 @@ fn disconnect_that_is_cut() {
     ] {
         assert_eq!(code(wire), expected, "{wire}: {why}");
     }
-    // [MQTT-3.14.2-2]
+    // A Session Expiry Interval is not a Server's to change, 3.14.2.2.2.
     assert_eq!(
         refusal(client(V5), "e0 07 00 05 11 00000001").reason_code(),
         0x82
@@ -722,9 +754,9 @@ fn auth_needs_a_method() {
 #[test]
 fn connack_suback_unsuback_are_checked_by_a_client() {
     for (version, wire, expected) in [
-        (V5, "20 03 02 00 00", 0x81),             // [MQTT-3.2.2-1]
-        (V311, "20 02 02 00", 0x81),              // [MQTT-3.2.2-1]
-        (V5, "20 03 00 01 00", 0x81),             // [MQTT-3.2.2-8]
+        (V5, "20 03 02 00 00", 0x81),             // 3.2.2.1: reserved flags
+        (V311, "20 02 02 00", 0x81),              // MQTT 3.1.1, 3.2.2.1
+        (V5, "20 03 00 01 00", 0x81),             // table 3-1
         (V311, "20 02 00 06", 0x81),              // MQTT 3.1.1, table 3.1
         (V311, "20 03 00 00 00", 0x81),           // left over
         (V5, "20 05 00 00 02 24 02", 0x82),       // 3.2.2.3.4: Maximum QoS 2
@@ -733,9 +765,9 @@ fn connack_suback_unsuback_are_checked_by_a_client() {
         (V5, "20 05 00 00 02 25 02", 0x82),       // 3.2.2.3.5
         (V5, "20 05 00 00 02 17 00", 0x81),       // 2.2.2.2
         (V5, "90 03 0001 00", 0x82),              // no Reason Code
-        (V5, "90 04 0001 00 03", 0x81),           // [MQTT-3.9.3-2]
+        (V5, "90 04 0001 00 03", 0x81),           // table 3-8
         (V311, "90 03 0001 87", 0x81),            // MQTT 3.1.1, [MQTT-3.9.3-2]
-        (V5, "b0 04 0001 00 01", 0x81),           // [MQTT-3.11.3-2]
+        (V5, "b0 04 0001 00 01", 0x81),           // table 3-9
         (V311, "b0 03 0001 00", 0x81),            // left over
     ] {
         assert_eq!(

@@ -116,7 +116,7 @@ fn connect_with_client_identifier_only() {
     connects(V31, "10 0f 0006 'MQIsdp' 03 02 003c 0001 'a'", connect(V31));
     connects(V311, "10 0d 0004 'MQTT' 04 02 003c 0001 'a'", connect(V311));
     connects(V5, "10 0e 0004 'MQTT' 05 02 003c 00 0001 'a'", connect(V5));
-    // Zero bytes are the broker's to judge [MQTT-3.1.3-6].
+    // Zero bytes are the broker's to judge.
     let anonymous = Connect {
         client_id: text(""),
         ..connect(V5)
@@ -439,7 +439,6 @@ fn a_view_says_its_own_expiry_alias_and_subscriptions() {
     let view = headwater_mqtt_codec::PublishRef {
         topic_alias: None,
         subscription_ids: &[SubscriptionId::new(3).unwrap()],
-        // [MQTT-3.3.2-6]
         message_expiry_interval: Some(40),
         ..message.as_view()
     };
@@ -476,7 +475,6 @@ fn acknowledgements_without_reason() {
                 Packet::PubComp(PubComp::new(id(258), PubCompReason::Success)),
             ),
         ] {
-            // [MQTT-2.2.1-5]
             from_client(version, &format!("{first} 02 0102"), packet.clone());
             from_server(version, &format!("{first} 02 0102"), packet);
         }

@@ -75,7 +75,7 @@ fn after_a_crash_each_will_comes_once_when_its_delay_has_passed_since_the_restar
     let (mut watcher, _) = Wire::connect(program.mqtt(), &Hello::lasting("watcher"));
     watcher.subscribe("will/#", 1);
     let doomed = [
-        // A session that ends with its connection ended with the crash [MQTT-3.1.3-9].
+        // A session that ends with its connection ended with the crash [MQTT-3.1.2-8].
         doomed("clean-3.1.1", 4, 0, 0),
         doomed("clean", 5, 0, 0),
         doomed("clean-delayed", 5, 0, 600),
@@ -98,7 +98,7 @@ fn after_a_crash_each_will_comes_once_when_its_delay_has_passed_since_the_restar
     let doors = program.kill();
     let restart = Instant::now();
     let program = home.start_on(&doors, &[]);
-    // Back before its Will is due, and says goodbye later.
+    // Back before its Will is due [MQTT-3.1.3-9], and says goodbye later.
     let (_back, present) = Wire::connect(program.mqtt(), &Hello::lasting("back"));
     assert!(present, "its session lasts");
     let (mut watcher, present) = Wire::connect(program.mqtt(), &Hello::lasting("watcher"));
