@@ -6,11 +6,13 @@
 //! Holds: one writer at a time.
 
 use crate::schema;
+use crate::writer::is_failed_sync;
 use crate::{Reader, Writer};
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -22,8 +24,8 @@ pub struct Options {
     pub retention_ms: Option<i64>,
 }
 
-/// The document store of one directory.
-#[derive(Debug)]
+/// The document store of one directory. A clone is the same one.
+#[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
     options: Options,
@@ -71,6 +73,13 @@ pub enum OpenError {
         path.display()
     )]
     Busy { path: PathBuf },
+    /// The process has to end: what the disk holds is known only after a restart.
+    #[error("{} could not be synced", path.display())]
+    Failed {
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
     #[error("the document store already has its writer")]
     WriterTaken,
 }
@@ -96,14 +105,14 @@ pub(crate) fn is_corrupt(error: &rusqlite::Error) -> bool {
 
 impl Store {
     /// Opens the store in `directory`, making it where it is not there. What a killed process left
-    /// behind is put in order and on disk here.
+    /// behind is read, and put in order by the [`writer`](Self::writer).
     pub fn open(directory: &Path, options: Options) -> Result<Self, OpenError> {
         std::fs::create_dir_all(directory).map_err(|source| OpenError::Directory {
             path: directory.to_owned(),
             source,
         })?;
         let path = schema::volume(directory);
-        settle(&schema::open(&path, true)?, &path)?;
+        schema::open(&path, true)?;
         let has_writer = Arc::new(AtomicBool::new(false));
         Ok(Self {
             directory: directory.to_owned(),
@@ -112,12 +121,16 @@ impl Store {
         })
     }
 
-    /// The writer; there is one, until it is dropped.
+    /// The writer; there is one, until it is dropped. What a killed process left behind is put in
+    /// order and on disk first: no cursor may be relied on before. [`OpenError::Busy`] while somebody
+    /// reads a state from before that.
     pub fn writer(&self) -> Result<Writer, OpenError> {
         if self.has_writer.swap(true, Ordering::AcqRel) {
             return Err(OpenError::WriterTaken);
         }
         let taken = Taken(Arc::clone(&self.has_writer));
+        let path = schema::volume(&self.directory);
+        settle(&schema::open(&path, false)?, &path)?;
         Writer::open(&self.directory, &self.options, taken)
     }
 
@@ -134,8 +147,12 @@ impl Store {
 /// anyone relies on a cursor. With less than all of it gone from the write-ahead file, the next commits
 /// would stand behind frames that a power cut may leave unreadable.
 ///
+/// Waits for nobody: whoever is told that the file is busy tries again.
+///
 /// On a full disk it stays where it is: what a start refused there could not make room.
 fn settle(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let refused = |source| OpenError::from_sqlite(path, source);
+    connection.busy_timeout(Duration::ZERO).map_err(refused)?;
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
     let busy = connection.query_row(checkpoint, [], |row| row.get::<_, i64>(0));
     match busy {
@@ -144,7 +161,11 @@ fn settle(connection: &Connection, path: &Path) -> Result<(), OpenError> {
             path: path.to_owned(),
         }),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
-        Err(error) => Err(OpenError::from_sqlite(path, error)),
+        Err(source) if is_failed_sync(&source) => Err(OpenError::Failed {
+            path: path.to_owned(),
+            source,
+        }),
+        Err(error) => Err(refused(error)),
     }
 }
 

@@ -446,7 +446,7 @@ fn insert_error(error: rusqlite::Error) -> InsertError {
     }
 }
 
-fn is_failed_sync(error: &rusqlite::Error) -> bool {
+pub(crate) fn is_failed_sync(error: &rusqlite::Error) -> bool {
     use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
     let code = error.sqlite_error().map(|error| error.extended_code);
     matches!(code, Some(SQLITE_IOERR_FSYNC | SQLITE_IOERR_DIR_FSYNC))

@@ -44,7 +44,7 @@ use crate::config::{
 use crate::data_dir;
 use crate::failure;
 use crate::flows::delivers::{DeliverCounters, Delivers, beginnings};
-use crate::flows::sinks::{SinkCounters, Sinks};
+use crate::flows::sinks::{SinkCounters, Waiting};
 use crate::flows::{Current, Signal};
 use crate::http::Running;
 use crate::kafka;
@@ -245,15 +245,15 @@ impl House {
     /// Starts what carries records on.
     fn start_flows(&mut self) -> anyhow::Result<()> {
         let (running, signals) = (&self.running, self.signals.clone());
-        let sinks = Sinks::new(
+        let mut sinks = Waiting::new(
             self.log.clone(),
             Arc::clone(&self.flows),
-            running.store.writer()?,
-            running.store.reader()?,
+            running.store.clone(),
             Arc::clone(&signals.sinks),
             Arc::clone(&running.sinks),
             self.config.store.retention,
-        )?;
+        );
+        let first = sinks.open()?;
         let tables = beginnings(&self.log, &self.flows.load());
         let unit = Unit {
             tables,
@@ -291,7 +291,7 @@ impl House {
                 .map(|thread| self.threads.push(thread))
                 .context("cannot start a thread")
         };
-        start("sinks", Box::new(move || sinks.run()))?;
+        start("sinks", Box::new(move || sinks.run(first)))?;
         start("delivers", Box::new(move || delivers.run()))?;
         start("housekeeping", Box::new(move || housekeeping.run()))
     }

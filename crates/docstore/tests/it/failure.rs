@@ -148,7 +148,7 @@ fn every_image_of_a_crash_opens_with_whole_batches() {
 }
 
 #[test]
-fn what_a_killed_process_left_in_the_write_ahead_file_is_written_again_at_open() {
+fn what_a_killed_process_left_in_the_write_ahead_file_is_written_again_before_the_writer() {
     let mut fixture = Fixture::new();
     fixture.insert_payloads(&["1", "2"]);
     let image = tempfile::tempdir().unwrap();
@@ -166,10 +166,14 @@ fn what_a_killed_process_left_in_the_write_ahead_file_is_written_again_at_open()
     // Who reads an old state keeps the file from being begun anew.
     other.execute_batch("BEGIN").unwrap();
     assert_eq!(count(&other), 2);
-    let error = refusal(image.path());
+    let store = Store::open(image.path(), Options::default()).unwrap();
+    let error = store.writer().unwrap_err();
     assert!(matches!(error, OpenError::Busy { .. }), "{error:?}");
+    let mut reader = store.reader().unwrap();
+    let found = find(&mut reader, &Query::default(), &Bounds::default());
+    assert_eq!(found.unwrap().len(), 2, "readers need not wait");
     other.execute_batch("COMMIT").unwrap();
-    let _store = Store::open(image.path(), Options::default()).unwrap();
+    let _writer = store.writer().unwrap();
     let wal = fs::metadata(image.path().join("documents-000001.sqlite-wal")).unwrap();
     assert_eq!(wal.len(), 0);
     let main = tempfile::tempdir().unwrap();

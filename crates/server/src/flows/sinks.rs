@@ -10,7 +10,10 @@
 //! document that the store refuses is a dead letter before the position passes it, once; a failed
 //! sync ends the process.
 
+mod waiting;
+
 use std::collections::{BTreeSet, HashMap};
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +27,8 @@ use headwater_docstore::{
 };
 use tracing::{error, info, warn};
 use uuid::Uuid;
+
+pub(crate) use waiting::Waiting;
 
 use super::{Current, Signal, Troubles, dead_letters, positions};
 use crate::config::DurationMs;
@@ -128,7 +133,7 @@ struct Refused {
 }
 
 impl Sinks {
-    pub(crate) fn new(
+    fn new(
         log: Log,
         flows: Arc<Current>,
         mut writer: Writer,
@@ -138,9 +143,13 @@ impl Sinks {
         retention: DurationMs,
     ) -> anyhow::Result<Self> {
         // What a killed process wrote may still be only in memory.
-        writer
-            .sync()
-            .context("the document store cannot be synced")?;
+        match writer.sync() {
+            Ok(()) => {}
+            Err(SyncError::Failed(reason)) => sync_failed(&reason),
+            Err(error) => {
+                return Err(error).context("the document store cannot be synced");
+            }
+        }
         let mut sinks = Self {
             log,
             flows,
@@ -165,7 +174,7 @@ impl Sinks {
     }
 
     /// Works until the signal is stopped, then carries on to the end of the log and syncs.
-    pub(crate) fn run(mut self) {
+    fn run(mut self) {
         let (mut retry, mut end) = (RETRY.0, None);
         loop {
             let stopping = self.signal.is_stopping();
@@ -474,7 +483,7 @@ impl Sinks {
         }
         if let Err(error) = self.writer.sync() {
             if let SyncError::Failed(reason) = &error {
-                failure::end("THE DOCUMENT STORE", &format!("a sync failed: {reason}"));
+                sync_failed(reason);
             }
             self.counters.failures.fetch_add(1, Ordering::Relaxed);
             warn!(%error, "the documents could not be synced; the log keeps what they came from");
@@ -514,14 +523,16 @@ impl Work<'_> {
     }
 }
 
-/// After a failed sync nothing is certain but what a restart reads back.
 fn unless_failed(error: InsertError) -> InsertError {
     match error {
-        InsertError::Failed(reason) => {
-            failure::end("THE DOCUMENT STORE", &format!("a sync failed: {reason}"))
-        }
+        InsertError::Failed(reason) => sync_failed(&reason),
         other => other,
     }
+}
+
+/// Nothing is certain then but what a restart reads back.
+fn sync_failed(reason: &dyn Error) -> ! {
+    failure::end("THE DOCUMENT STORE", &format!("a sync failed: {reason}"))
 }
 
 #[cfg(test)]

@@ -76,3 +76,30 @@ fn messages_are_found_as_documents() {
         assert!(document.get(field).is_some(), "{field} in {first}");
     }
 }
+
+#[test]
+fn program_that_reads_the_store_holds_up_documents_and_nothing_else() {
+    let home = Home::new();
+    let program = home.start();
+    program.done("pub -t a -q 1 -m 1");
+    wait_for_documents(&program, "headwater.messages", 1);
+    program.kill();
+    let file = home.data().join("store/documents-000001.sqlite");
+    let other = rusqlite::Connection::open(file).unwrap();
+    other
+        .execute_batch("BEGIN; SELECT count(*) FROM documents_1")
+        .unwrap();
+    let program = home.start();
+    program.done("pub -t a -q 1 -m 2");
+    assert_eq!(program.done("doc count headwater.messages"), "1\n");
+    let (status, ready) = program.http("GET", "/readyz", None);
+    assert_eq!(status, 200, "{ready}");
+    assert!(ready.contains("end that program"), "{ready}");
+    other.execute_batch("COMMIT").unwrap();
+    wait_for_documents(&program, "headwater.messages", 2);
+    until("it is ready without a word", || {
+        let (_, ready) = program.http("GET", "/readyz", None);
+        !ready.contains("end that program")
+    });
+    program.stop();
+}

@@ -308,3 +308,48 @@ fn failing_store_is_not_tried_again_with_every_record() {
     signal.stop();
     thread.join().unwrap();
 }
+
+#[test]
+fn store_that_another_program_reads_makes_the_sinks_wait_and_hold() {
+    let house = House::new(1);
+    house.produce(0, b"1");
+    let other = rusqlite::Connection::open(house.dir.path().join("store/documents-000001.sqlite"));
+    let other = other.unwrap();
+    let mut sinks = house.sinks();
+    until_idle(&mut sinks);
+    other
+        .execute_batch("BEGIN; SELECT count(*) FROM documents_1")
+        .unwrap();
+    drop(sinks);
+    let name = house.flows.load().sinks()[0].name().to_owned();
+    house.log.release_hold(&name, house.id("t", 0));
+    assert_eq!(house.log.retention_due(wall_ms()).len(), 1);
+    let signal = Arc::new(Signal::default());
+    let mut waiting = Waiting::new(
+        house.log.clone(),
+        Arc::clone(&house.flows),
+        house.store.clone(),
+        Arc::clone(&signal),
+        Arc::clone(&house.counters),
+        DurationMs::days(30),
+    );
+    assert!(waiting.open().unwrap().is_none());
+    let due = house.log.retention_due(wall_ms());
+    assert_eq!(due, [], "where the sink stands is not known yet");
+    let [sentence] = &house.counters.troubles.sentences()[..] else {
+        panic!("one sentence for one partition");
+    };
+    assert!(sentence.contains("end that program"), "{sentence}");
+    house.produce(0, b"2");
+    let thread = std::thread::spawn(move || waiting.run(None));
+    other.execute_batch("COMMIT").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while house.documents().len() < 2 {
+        assert!(Instant::now() < deadline, "the second document");
+        std::thread::yield_now();
+    }
+    assert_eq!(house.counters.troubles.sentences(), [""; 0]);
+    signal.stop();
+    thread.join().unwrap();
+    assert_eq!(house.log.retention_due(wall_ms()).len(), 1, "let go again");
+}
