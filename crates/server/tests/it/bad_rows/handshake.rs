@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
 
 use super::{CON4, CON5};
 use crate::ground::{Ground, ends_with, to_the_end};
@@ -37,7 +36,7 @@ fn row_02_pingreq_first() {
 #[test]
 fn row_03_connect_announces_256_mb() {
     let mut ground = Ground::with(QUICK);
-    let sockets: Vec<TcpStream> = (0..500)
+    let sockets: Vec<TcpStream> = (0..1_000)
         .map(|_| {
             let mut stream = TcpStream::connect(ground.program.mqtt()).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -50,7 +49,7 @@ fn row_03_connect_announces_256_mb() {
     }
     ground.goes_on();
     // What is announced within the limit is not taken on trust either.
-    let sockets: Vec<TcpStream> = (0..500)
+    let sockets: Vec<TcpStream> = (0..1_000)
         .map(|_| {
             let mut stream = TcpStream::connect(ground.program.mqtt()).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -60,7 +59,10 @@ fn row_03_connect_announces_256_mb() {
         .collect();
     ground.goes_on();
     let grown = ground.grown();
-    assert!(grown < 12 << 20, "{grown} bytes for 500 announced CONNECTs");
+    assert!(
+        grown < 12 << 20,
+        "{grown} bytes for 1,000 announced CONNECTs"
+    );
     for mut socket in sockets {
         assert_eq!(to_the_end(&mut socket), b"");
     }
@@ -72,8 +74,7 @@ fn row_04_silence_and_half_a_connect() {
     let mut ground = Ground::with(QUICK);
     let connect = hex(CON5);
     for part in [0, 1, connect.len() - 1] {
-        let begin = Instant::now();
-        let sockets: Vec<TcpStream> = (0..500)
+        let sockets: Vec<TcpStream> = (0..1_000)
             .map(|_| {
                 let mut stream = TcpStream::connect(ground.program.mqtt()).unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -85,7 +86,6 @@ fn row_04_silence_and_half_a_connect() {
         for mut socket in sockets {
             assert_eq!(to_the_end(&mut socket), b"", "{part} bytes, then silence");
         }
-        assert!(begin.elapsed() < Duration::from_secs(5));
     }
     ground.end();
     // A machine that allows few open files: accept goes on once some are free again.
@@ -135,16 +135,15 @@ fn row_12_property_that_a_will_may_not_have() {
             &[u8::try_from(property.len()).unwrap()],
             &property,
             &text(b"will"),
-            &text(&[b'x'; 512]),
+            &text(&[b'x'; 60_000]),
         ]
         .concat();
         let connect = packet(0x10, &body);
+        // 180 MB of Wills in all, where the row has 100,000 small ones: a leak of a tenth shows.
         for _ in 0..1_000 {
             let answer = ground.answer(&connect);
-            assert!(
-                answer.is_empty() || [0x81, 0x82].contains(&answer[3]),
-                "{answer:x?}"
-            );
+            assert_eq!(answer.first(), Some(&0x20), "{answer:x?}");
+            assert_eq!(answer[2..4], [0, 0x81], "CONNACK");
         }
         ground.goes_on();
     }
