@@ -10,6 +10,7 @@ mod handshake;
 mod packets;
 mod publishes;
 mod sessions;
+mod takeovers;
 
 /// CONNECT of 3.1.1 and of 5.0, client id "a", clean, Keep Alive 60 s.
 const CON4: &str = "10 0d 0004 4d515454 04 02 003c 0001 61";
@@ -24,6 +25,7 @@ fn every_row_has_its_test() {
         include_str!("bad_rows/packets.rs"),
         include_str!("bad_rows/publishes.rs"),
         include_str!("bad_rows/sessions.rs"),
+        include_str!("bad_rows/takeovers.rs"),
         include_str!("websocket.rs"),
     ];
     for row in 1..=38 {
