@@ -20,10 +20,8 @@ fn others_are_served(program: &Program) {
     for id in ["one", "two", "three"] {
         let (mut other, _) = Wire::connect(program.mqtt(), &Hello::v5(id));
         other.subscribe(id, 1);
-        let begin = Instant::now();
         other.send(&publish(id, b"x", 0, 0));
         assert_eq!(other.message().payload, b"x");
-        assert!(begin.elapsed() < Duration::from_secs(1));
     }
 }
 
@@ -118,11 +116,11 @@ fn long_connect() -> Vec<u8> {
 }
 
 #[test]
-fn strangers_cost_at_most_64_kib_and_5_s_each() {
-    let program = program(&[]);
+fn strangers_cost_at_most_64_kib_each() {
+    // Longer than the patience of this test: who ends before it was refused.
+    let program = program(&["--set", "mqtt.connect_timeout=60s"]);
     others_are_served(&program);
     let before = program.resident();
-    let begin = Instant::now();
     let mut strangers: Vec<Wire> = (0..200).map(|_| Wire::open(program.mqtt())).collect();
     for (index, stranger) in strangers.iter_mut().enumerate() {
         match index % 4 {
@@ -136,24 +134,26 @@ fn strangers_cost_at_most_64_kib_and_5_s_each() {
     for stranger in strangers.iter_mut().skip(3).step_by(4) {
         assert_eq!(stranger.next(), None, "more than 64 KiB announced");
     }
-    assert!(
-        begin.elapsed() < Duration::from_secs(4),
-        "by its head alone"
-    );
-    let grown = program.resident().saturating_sub(before);
+    let grown = || program.resident().saturating_sub(before);
+    until("what they sent is held", || grown() > 50 * (60 << 10));
+    let grown = grown();
     assert!(grown < strangers.len() * (64 << 10), "{grown} bytes more");
-    assert!(grown > 50 * (60 << 10), "what they sent is held: {grown}");
+    others_are_served(&program);
+}
+
+#[test]
+fn strangers_have_5_s_and_no_more() {
+    let program = program(&[]);
+    let begin = Instant::now();
+    let mut strangers: Vec<Wire> = (0..30).map(|_| Wire::open(program.mqtt())).collect();
+    for stranger in strangers.iter_mut().step_by(2) {
+        stranger.send(&long_connect());
+    }
     for stranger in &mut strangers {
         assert_eq!(stranger.next(), None);
     }
     let took = begin.elapsed();
-    assert!(
-        took >= Duration::from_secs(5),
-        "the time they have: {took:?}"
-    );
-    assert!(
-        took < Duration::from_secs(8),
-        "5 s and what a slow machine takes: {took:?}"
-    );
+    let least = Duration::from_secs(5);
+    assert!(took >= least, "the time they have: {took:?}");
     others_are_served(&program);
 }
