@@ -197,7 +197,7 @@ impl ShardThread {
                 pump: None,
             }),
             clock: Clock::new(Arc::clone(&common.timeline)),
-            next_connection: Cell::new(0),
+            next_connection: Cell::new(first_connection(index)),
             handshakes: RefCell::default(),
             held: Cell::new(false),
             stopping: Cell::new(false),
@@ -629,6 +629,12 @@ impl ShardThread {
     }
 }
 
+/// The name of a thread's first connection: no thread gets as far as to the next one's, and so no
+/// name is used twice in the process.
+fn first_connection(index: usize) -> u64 {
+    (index as u64) << 40
+}
+
 /// Lets the tasks of QUIC connections send that they end. They wait longer, for what is still on its
 /// way to them, and nobody needs that any more.
 async fn say_goodbye() {
@@ -646,5 +652,17 @@ trait PollFire {
 impl PollFire for Pin<&mut Sleep> {
     fn poll_fire(self, cx: &mut Context<'_>) -> bool {
         Future::poll(self, cx).is_ready()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_connection;
+
+    #[test]
+    fn no_two_threads_name_connections_alike() {
+        // A million connections a second for ten days.
+        let last = |index| first_connection(index) + 864_000_000_000;
+        assert!((0..1_000).all(|index| last(index) < first_connection(index + 1)));
     }
 }
