@@ -343,24 +343,7 @@ impl Shard {
             Then::Acknowledge { qos, id, reason } => {
                 self.decided(now, at, slot, qos, id, outcome.map(|()| reason));
             }
-            Then::Complete { id } => {
-                if let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot)) {
-                    if outcome.is_ok() {
-                        session.inbound.remove(&id.value());
-                    } else {
-                        session.inbound.insert(id.value(), true);
-                    }
-                }
-                match (at, outcome) {
-                    (Some(at), Ok(())) => self.complete(at, id, true),
-                    // PUBCOMP has no code for this: the Client tries again on its next connection.
-                    (Some(at), Err(_)) => {
-                        let reason = Some(DisconnectReason::QuotaExceeded.into());
-                        self.close(now, at, reason, End::Abnormal);
-                    }
-                    (None, _) => {}
-                }
-            }
+            Then::Complete { id } => self.released(now, at, slot, id, outcome),
             Then::Subscribed(granted) => {
                 let Some(slot) = slot else {
                     return self.subscribed_nobody(&granted);
@@ -398,6 +381,32 @@ impl Shard {
             Then::HandedOver(given) => self.handed_over(given, outcome),
             Then::GivenBack(given, sequence) => self.given_back(given, sequence, outcome),
             Then::Injected(ticket) => self.effects.push(Effect::Injected { ticket, outcome }),
+        }
+    }
+
+    /// A PUBREL is committed, or refused.
+    fn released(
+        &mut self,
+        now: Now,
+        at: Option<usize>,
+        slot: Option<usize>,
+        id: PacketId,
+        outcome: Result<(), Refusal>,
+    ) {
+        if let Some(session) = slot.and_then(|slot| self.sessions.get_mut(slot)) {
+            match outcome {
+                Ok(()) => session.inbound.remove(&id.value()),
+                Err(_) => session.inbound.insert(id.value(), true),
+            };
+        }
+        match (at, outcome) {
+            (Some(at), Ok(())) => self.complete(at, id, true),
+            // PUBCOMP has no code for this: the Client tries again on its next connection.
+            (Some(at), Err(_)) => {
+                let reason = Some(DisconnectReason::QuotaExceeded.into());
+                self.close(now, at, reason, End::Abnormal);
+            }
+            (None, _) => {}
         }
     }
 

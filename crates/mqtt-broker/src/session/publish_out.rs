@@ -299,45 +299,27 @@ impl Shard {
             self.counts.dropped_qos0 += u64::from(!is_system(&message.topic));
             return;
         };
+        if self.is_dropped(now, slot, message) {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
-        if message.is_expired(now) {
-            self.counts.dropped_expired += 1;
-            return;
-        }
-        if self
-            .shared
-            .policy
-            .receive(&session.publisher, &message.topic)
-            != Verdict::Allow
-        {
-            self.counts.dropped_denied += 1;
-            return;
-        }
         let output_bytes_max = self.shared.limits.output_bytes_max;
         let takes = (connection.output).takes_message(session.storing_bytes, output_bytes_max);
         let live = connection.stage == Stage::Live && takes;
-        if qos == QoS::AtMostOnce {
-            if !live {
-                self.counts.dropped_qos0 += 1;
-                session.seat.set_deaf(connection.is_deaf());
-            } else if transmit(
-                connection,
-                &mut self.counts,
-                now,
-                message,
-                Wire::AtMostOnce,
-                manner,
-            ) {
-                self.touch(at);
-            }
+        if qos == QoS::AtMostOnce && !live {
+            self.counts.dropped_qos0 += 1;
+            session.seat.set_deaf(connection.is_deaf());
             return;
         }
-        if !live
+        let waits = !live
             || session.inflight.len() >= usize::from(connection.window)
-            || !session.queue.is_empty()
-        {
+            || !session.queue.is_empty();
+        if qos > QoS::AtMostOnce && waits {
             let message = shared
                 .get_or_insert_with(|| message.clone().detach())
                 .clone();
@@ -354,21 +336,55 @@ impl Shard {
             );
             return;
         }
-        let id = session.next_id();
+        self.send_unowed(now, slot, at, message, qos, manner);
+    }
+
+    /// Whether it is too late for this message, or the Session may not read it.
+    fn is_dropped(&mut self, now: Now, slot: usize, message: &Message) -> bool {
+        if message.is_expired(now) {
+            self.counts.dropped_expired += 1;
+            return true;
+        }
+        let denied = self.sessions.get(slot).is_some_and(|session| {
+            let policy = &self.shared.policy;
+            policy.receive(&session.publisher, &message.topic) != Verdict::Allow
+        });
+        self.counts.dropped_denied += u64::from(denied);
+        denied
+    }
+
+    /// PUBLISH whose exchange ends with the connection. Its Packet Identifier, where it has one and
+    /// was sent.
+    pub(crate) fn send_unowed(
+        &mut self,
+        now: Now,
+        slot: usize,
+        at: usize,
+        message: &Message,
+        qos: QoS,
+        manner: Manner<'_>,
+    ) -> Option<u16> {
+        let connection = self.connections.get_mut(at)?;
+        let session = self.sessions.get_mut(slot)?;
+        let progress = match qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce => Some(Progress::Sent),
+            QoS::ExactlyOnce => Some(Progress::SentOnce),
+        };
+        let id = progress.map_or(0, |_| session.next_id());
         let delivery = wire(qos, id, false);
-        if transmit(connection, &mut self.counts, now, message, delivery, manner) {
-            let progress = if qos == QoS::ExactlyOnce {
-                Progress::SentOnce
-            } else {
-                Progress::Sent
-            };
+        if !transmit(connection, &mut self.counts, now, message, delivery, manner) {
+            return None;
+        }
+        if let Some(progress) = progress {
             session.inflight.push_back(Inflight {
                 id,
                 progress,
                 owed: None,
             });
-            self.touch(at);
         }
+        self.touch(at);
+        progress.map(|_| id)
     }
 
     pub(crate) fn enqueue(&mut self, slot: usize, queued: Queued) {
@@ -410,27 +426,15 @@ impl Shard {
         owed: Owed,
         message: &Arc<Message>,
     ) {
+        if self.is_dropped(now, slot, message) {
+            return self.mark_dirty(slot);
+        }
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        if message.is_expired(now) {
-            self.counts.dropped_expired += 1;
-            self.mark_dirty(slot);
-            return;
-        }
-        if self
-            .shared
-            .policy
-            .receive(&session.publisher, &message.topic)
-            != Verdict::Allow
-        {
-            self.counts.dropped_denied += 1;
-            self.mark_dirty(slot);
-            return;
-        }
         let id = session.next_id();
         let owed = Box::new(owed);
         if owed.qos == QoS::ExactlyOnce {
@@ -548,40 +552,18 @@ impl Shard {
     }
 
     fn send_queued(&mut self, now: Now, slot: usize, at: usize, queued: &Queued) {
-        let Some(connection) = self.connections.get_mut(at) else {
-            return;
-        };
-        let Some(session) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        let Queued {
-            message,
-            exactly_once,
-            retain,
-            ids,
-        } = queued;
-        if message.is_expired(now) {
+        if queued.message.is_expired(now) {
             self.counts.dropped_expired += 1;
             return;
         }
-        let id = session.next_id();
-        let (qos, progress) = if *exactly_once {
-            (QoS::ExactlyOnce, Progress::SentOnce)
-        } else {
-            (QoS::AtLeastOnce, Progress::Sent)
+        let qos = match queued.exactly_once {
+            true => QoS::ExactlyOnce,
+            false => QoS::AtLeastOnce,
         };
         let manner = Manner {
-            retain: *retain,
-            ids,
+            retain: queued.retain,
+            ids: &queued.ids,
         };
-        let delivery = wire(qos, id, false);
-        if transmit(connection, &mut self.counts, now, message, delivery, manner) {
-            session.inflight.push_back(Inflight {
-                id,
-                progress,
-                owed: None,
-            });
-            self.touch(at);
-        }
+        self.send_unowed(now, slot, at, &queued.message, qos, manner);
     }
 }

@@ -22,7 +22,7 @@ use crate::owed::Owed;
 use crate::pending::{Draft, RowStep, Then};
 use crate::rows;
 use crate::session::group::Member;
-use crate::session::publish_out::{Manner, is_too_long, transmit, wire};
+use crate::session::publish_out::{Manner, is_too_long, wire};
 use crate::session::{Inflight, Progress, Session};
 use crate::{ConnectionId, Message, Now, Refusal, Shard, Verdict};
 
@@ -153,6 +153,11 @@ impl Shares {
 }
 
 impl Session {
+    fn note_sent(&mut self, id: u16, given: Given) {
+        let shares = self.shares.get_or_insert_default();
+        shares.sent.insert(id, Sent::new(given));
+    }
+
     /// Whether what it is owed itself waits, and its groups have half of the Client's `window`; of
     /// one that is odd each has the larger half in turn.
     fn own_comes_first(&self, window: u16) -> bool {
@@ -426,57 +431,29 @@ impl Shard {
         if policy.receive(&session.publisher, &message.topic) != Verdict::Allow {
             return self.answer(given, Outcome::Unfit(Unfit::Denied));
         }
-        let ids: SmallVec<[SubscriptionId; 1]> = subscription.into_iter().collect();
-        let manner = Manner { retain, ids: &ids };
-        let id = match qos {
-            QoS::AtMostOnce => 0,
-            QoS::AtLeastOnce | QoS::ExactlyOnce => session.next_id(),
-        };
-        let delivery = wire(qos, id, false);
-        if is_too_long(connection, now, &message, delivery, manner) {
+        let ids = subscription.as_slice();
+        let manner = Manner { retain, ids };
+        // Whatever its Packet Identifier will be.
+        let like = wire(qos, 1, false);
+        if is_too_long(connection, now, &message, like, manner) {
             return self.answer(given, Outcome::Unfit(Unfit::TooLarge));
         }
         if let Some(owed) = owed {
+            let id = session.next_id();
             session.finished.retain(|finished| *finished != id);
             session.inflight.push_back(Inflight {
                 id,
                 progress: Progress::Storing,
                 owed: Some(owed.clone()),
             });
-            session
-                .shares
-                .get_or_insert_default()
-                .sent
-                .insert(id, Sent::new(given));
+            session.note_sent(id, given);
             return self.store_id(slot, id, &owed, &message);
         }
-        let was_sent = transmit(
-            connection,
-            &mut self.counts,
-            now,
-            &message,
-            delivery,
-            manner,
-        );
-        self.touch(at);
-        if qos == QoS::AtMostOnce || !was_sent {
+        let Some(id) = self.send_unowed(now, slot, at, &message, qos, manner) else {
             return self.answer(given, Outcome::Done);
-        }
-        let progress = match qos {
-            QoS::ExactlyOnce => Progress::SentOnce,
-            QoS::AtLeastOnce | QoS::AtMostOnce => Progress::Sent,
         };
         if let Some(session) = self.sessions.get_mut(slot) {
-            session
-                .shares
-                .get_or_insert_default()
-                .sent
-                .insert(id, Sent::new(given));
-            session.inflight.push_back(Inflight {
-                id,
-                progress,
-                owed: None,
-            });
+            session.note_sent(id, given);
         }
     }
 

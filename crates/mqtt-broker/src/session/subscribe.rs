@@ -327,25 +327,35 @@ impl Shard {
             }
         }
         let Some(at) = at else { return Ok(()) };
-        if let Some(connection) = self.connections.get_mut(at) {
-            if outcome.is_err() && connection.version == Version::V31 {
-                return Err(DisconnectReason::QuotaExceeded.into()); // It has no code for a failure.
-            }
-            let refused = reasons.iter().find(|reason| reason.is_error());
-            let why = refused.map_or("", |reason| reasons::subscribe(*reason));
-            connection.send_explained(Text::from_static(why), |why| {
-                Packet::SubAck(Box::new(SubAck {
-                    packet_id,
-                    properties: why.map(explanation),
-                    reasons: reasons.clone(),
-                }))
-            });
-            self.touch(at);
+        let version = self
+            .connections
+            .get(at)
+            .map(|connection| connection.version);
+        if outcome.is_err() && version == Some(Version::V31) {
+            return Err(DisconnectReason::QuotaExceeded.into()); // It has no code for a failure.
         }
+        self.send_suback(at, packet_id, &reasons);
         for (filter, stood_at) in retained {
             self.start_feed(slot, filter, stood_at);
         }
         Ok(())
+    }
+
+    /// SUBACK; it says why where something is refused.
+    fn send_suback(&mut self, at: usize, packet_id: PacketId, reasons: &[SubAckReason]) {
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
+        let refused = reasons.iter().find(|reason| reason.is_error());
+        let why = refused.map_or("", |reason| reasons::subscribe(*reason));
+        connection.send_explained(Text::from_static(why), |why| {
+            Packet::SubAck(Box::new(SubAck {
+                packet_id,
+                properties: why.map(explanation),
+                reasons: reasons.to_vec(),
+            }))
+        });
+        self.touch(at);
     }
 
     /// The Session has ended before the commit was answered.
