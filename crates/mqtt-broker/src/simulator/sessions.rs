@@ -349,6 +349,29 @@ fn a_delayed_will_waits_for_its_client_but_not_past_the_session() {
 }
 
 #[test]
+fn a_takeover_is_in_time_for_a_delayed_will_and_publishes_another() {
+    // [MQTT-3.1.2-8], [MQTT-3.1.3-9]
+    for (delay, shard, heard) in [
+        (10, 0, ""),
+        (10, 1, ""),
+        (0, 0, "30 05 0001 77 00 78"),
+        (0, 1, "30 05 0001 77 00 78"),
+    ] {
+        let mut world = World::new(2, Limits::default());
+        let subscriber = live(&mut world, 0, &connect_v5('s', "02", "00", ""));
+        exchange(&mut world, subscriber, &hex("82 07 0001 00 0001 77 00"));
+        let will = format!("05 18 {delay:08x} 0001 77 0001 78");
+        let client = live(&mut world, 0, &connect_v5('a', "04", LASTING, &will));
+        live(&mut world, shard, &connect_v5('a', "00", LASTING, ""));
+        assert!(!world.is_open(client));
+        world.pass(60_000);
+        world.run();
+        let why = format!("delay {delay}, shard {shard}");
+        assert_eq!(world.read(subscriber), hex(heard), "{why}");
+    }
+}
+
+#[test]
 fn a_will_is_published_once_however_its_session_ends() {
     for restarts in [false, true] {
         let mut world = World::new(1, Limits::default());
