@@ -2,6 +2,7 @@
 
 #![no_main]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -11,6 +12,10 @@ use headwater_mqtt_broker::{
     distribute,
 };
 use libfuzzer_sys::fuzz_target;
+
+const OUTPUT_BYTES_MAX: usize = 1 << 10;
+/// What one read of 255 bytes is answered with at the most, and a Reason String with each.
+const ANSWERS_BYTES_MAX: usize = 8 << 10;
 
 /// A CONNECT of each kind, so that most runs get past the door.
 const CONNECTS: [&[u8]; 5] = [
@@ -48,7 +53,7 @@ impl AuthenticationExchange for Word {
 fuzz_target!(|data: &[u8]| {
     let limits = Limits {
         queue_messages_max: 64,
-        output_bytes_max: 1 << 14,
+        output_bytes_max: OUTPUT_BYTES_MAX,
         ..Limits::default()
     };
     let shared = Arc::new(Shared::new(Config {
@@ -63,6 +68,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let mut inputs: Vec<Input> = Vec::new();
     let (mut connection, mut stored, mut owed) = (ConnectionId(0), 0_u64, 0_u64);
+    let (mut blocked, mut unread) = (BTreeSet::new(), BTreeSet::new());
     let mut rest = data;
     while let [kind, length, tail @ ..] = rest {
         let (piece, tail) = tail.split_at(usize::from(*length).min(tail.len()));
@@ -85,7 +91,15 @@ fuzz_target!(|data: &[u8]| {
                 now.wall_ms += i64::from(*length) * 1_000;
                 inputs.push(Input::Tick);
             }
-            3 => inputs.push(Input::Drained { connection }),
+            3 => {
+                if let Some(output) = shard.output(connection) {
+                    output.advance(output.remaining());
+                }
+                blocked.remove(&connection);
+                inputs.push(Input::Drained { connection });
+            }
+            // Who is not read sends nothing.
+            _ if unread.contains(&connection) => {}
             _ => {
                 let bytes = Bytes::copy_from_slice(piece);
                 inputs.push(Input::Received { connection, bytes });
@@ -102,9 +116,23 @@ fuzz_target!(|data: &[u8]| {
                 match effect {
                     Effect::Flush(id) => {
                         let output = shard.output(id).expect("an open connection is flushed");
-                        assert!(output.len() < 1 << 22);
-                        output.advance(output.remaining());
+                        // Messages up to the limit, of which one may be all the bytes there are; at
+                        // twice as much the Client is not read.
+                        let bytes_max = 2 * OUTPUT_BYTES_MAX + data.len() + ANSWERS_BYTES_MAX;
+                        assert!(output.len() <= bytes_max, "{} bytes wait", output.len());
+                        // Its socket takes all, or some.
+                        let taken = if kind & 16 == 0 { usize::MAX } else { 100 };
+                        output.advance(taken.min(output.remaining()));
+                        let connection = id;
+                        if !output.is_empty() {
+                            blocked.insert(id);
+                            inputs.push(Input::Blocked { connection });
+                        } else if blocked.remove(&id) {
+                            inputs.push(Input::Drained { connection });
+                        }
                     }
+                    Effect::Pause(id) => drop(unread.insert(id)),
+                    Effect::Resume(id) => drop(unread.remove(&id)),
                     Effect::Close(id) => drop(shard.take_output(id).expect("kept until taken")),
                     Effect::Load { request, .. } => {
                         inputs.push(Input::Loaded {
