@@ -1,6 +1,7 @@
 //! Connections that end others: a second CONNECT, and many with one client id.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use super::{CON4, CON5};
 use crate::ground::{Ground, ends_with};
@@ -49,6 +50,11 @@ fn row_26_second_connect_and_a_thousand_of_one_id() {
     ground.end();
 }
 
+/// Wills of those that take the Session over.
+const ONE_BY_ONE: RangeInclusive<u16> = 1..=20;
+/// 200 sockets where the row has 1,000: those are the test above.
+const CROWD: RangeInclusive<u16> = 21..=220;
+
 /// CONNECT of 5.0, client id "a", for a Session of an hour, with this Will on "will" at QoS 1.
 fn heard(will: u16) -> Vec<u8> {
     let body = [
@@ -60,9 +66,9 @@ fn heard(will: u16) -> Vec<u8> {
 }
 
 /// The numbers of the Wills that are accepted, and the one connection that stays.
-fn fight(ground: &Ground, count: u16, others: u64) -> (BTreeSet<u16>, u16, Wire) {
+fn fight(ground: &Ground, others: u64) -> (BTreeSet<u16>, u16, Wire) {
     let mut wires: Vec<Wire> = Vec::new();
-    for will in 1..=count {
+    for will in CROWD {
         let mut wire = Wire::open(ground.program.mqtt());
         wire.send(&heard(will));
         wires.push(wire);
@@ -72,7 +78,7 @@ fn fight(ground: &Ground, count: u16, others: u64) -> (BTreeSet<u16>, u16, Wire)
     });
     let mut accepted = BTreeSet::new();
     let mut stays = None;
-    for (will, mut wire) in (1..=count).zip(wires) {
+    for (will, mut wire) in CROWD.zip(wires) {
         wire.send_if_open(&[0xC0, 0]);
         let Some((first, body)) = wire.next() else {
             continue;
@@ -97,7 +103,6 @@ fn fight(ground: &Ground, count: u16, others: u64) -> (BTreeSet<u16>, u16, Wire)
     (accepted, will, wire)
 }
 
-/// 200 sockets where the row has 1,000: each is a commit, with its Will.
 #[test]
 fn row_26_takeovers_with_qos_2_and_a_will_in_flight() {
     let ground = Ground::new();
@@ -127,8 +132,17 @@ fn row_26_takeovers_with_qos_2_and_a_will_in_flight() {
         }
         assert_eq!(heir.packet().0, then);
     }
-    let (accepted, stays, mut last) = fight(&ground, 200, 3);
+    // One after the other, then all at once: of a crowd few come as far as CONNACK.
+    for will in ONE_BY_ONE {
+        let mut next = Wire::open(ground.program.mqtt());
+        next.send(&heard(will));
+        assert_eq!(next.packet().1[..2], [1, 0], "CONNACK, the Session");
+        ends_with(&mut first, 0x8E, "[MQTT-3.1.4-3]");
+        first = next;
+    }
+    let (mut accepted, stays, mut last) = fight(&ground, 3);
     ends_with(&mut first, 0x8E, "[MQTT-3.1.4-3]");
+    accepted.extend(ONE_BY_ONE);
     // Both exchanges go on where they were.
     last.acknowledge(0x50, in_flight);
     assert_eq!(last.packet(), (0x62, in_flight.to_be_bytes().to_vec()));
