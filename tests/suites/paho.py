@@ -49,5 +49,8 @@ def run_file(folder, binary, name, words):
         done = subprocess.run(command, cwd=folder, text=True, timeout=SECONDS, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     ran = re.search(r"^Ran (\d+) tests?", done.stdout, re.M)
-    bad = sum(int(number) for number in re.findall(r"(?:failures|errors)=(\d+)", done.stdout))
-    return (int(ran[1]) - bad if ran else 0), bad if ran else 1, done.stdout
+    # One that was skipped did not pass.
+    bad = sum(int(number) for number in re.findall(r"(?:failures|errors|skipped)=(\d+)", done.stdout)) if ran else 1
+    if (done.returncode == 0) != (bad == 0):
+        raise Trouble(f"{name} ended with {done.returncode}, {bad} tests not passed:\n{done.stdout}")
+    return (int(ran[1]) - bad if ran else 0), bad, done.stdout
