@@ -1,6 +1,8 @@
 """eclipse/paho.mqtt.testing: the interoperability tests of MQTT 3.1.1 and 5.0, each file against a server of its own.
 
 Two of them ask for a configuration: a Keep Alive of 60 s that the server sets, and a filter that nobody may subscribe to.
+One, test_subscribe_options, publishes before the SUBACK of another connection (it waits for the wrong one's), so that there is
+one thread, which takes them in order.
 """
 
 import concurrent.futures
@@ -17,6 +19,7 @@ default_flows = false
 
 [mqtt]
 keep_alive_seconds_max = 60
+shards = 1
 
 [[permission]]
 effect = "deny"
