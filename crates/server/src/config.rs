@@ -10,6 +10,7 @@ mod documented;
 mod layers;
 mod listeners;
 mod network;
+mod problems;
 mod units;
 
 use std::sync::Arc;
@@ -227,7 +228,8 @@ impl Default for Mqtt {
     }
 }
 
-/// Why a time may not be 0.
+/// Why a time may not be 0. Of what waits to be sent that is so for Clients without Keep Alive, at the
+/// first byte that must wait.
 pub(super) const NO_TIME: &str = "0 would close every connection; take 1ms or more";
 
 fn needs_rate(rate: &str) -> String {
@@ -412,161 +414,6 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// What the types alone cannot hold: ranges, and doors that would open to the world. Each is
-    /// a key and a sentence with the next step.
-    pub(crate) fn problems(&self) -> Vec<(String, String)> {
-        let mut found = Vec::new();
-        let mut wrong = |key: &str, sentence: String| found.push((key.to_owned(), sentence));
-        for (name, _, listener) in self.listeners.all() {
-            for (key, sentence) in listener.problems(name) {
-                wrong(&format!("listeners.{name}.{key}"), sentence);
-            }
-            for (key, sentence) in self.mqtt.idle_bursts(listener) {
-                wrong(&format!("listeners.{name}.{key}"), sentence);
-            }
-            let Some(bind) = listener.bind else { continue };
-            if listener.enabled && !bind.ip().is_loopback() && !listener.allow_anonymous {
-                wrong(
-                    &format!("listeners.{name}.bind"),
-                    format!(
-                        "{bind} is reachable from other machines and no authenticator is configured; \
-                         bind it to 127.0.0.1, or say listeners.{name}.allow_anonymous = true to let \
-                         anybody in"
-                    ),
-                );
-            }
-        }
-        if self.mqtt.shards > 256 {
-            wrong(
-                "mqtt.shards",
-                format!("{} is not in 0..=256", self.mqtt.shards),
-            );
-        }
-        if !(32..=256 << 20).contains(&self.mqtt.packet_bytes_max.0) {
-            wrong("mqtt.packet_bytes_max", "not in 32 B..=256 MiB".to_owned());
-        }
-        if !(1 << 10..=1 << 30).contains(&self.mqtt.output_bytes_max.0) {
-            wrong("mqtt.output_bytes_max", "not in 1 KiB..=1 GiB".to_owned());
-        }
-        for (key, number) in [
-            ("mqtt.inflight_max", self.mqtt.inflight_max),
-            ("mqtt.topic_levels_max", self.mqtt.topic_levels_max),
-            ("mqtt.topic_bytes_max", self.mqtt.topic_bytes_max),
-        ] {
-            if number == 0 {
-                wrong(
-                    key,
-                    "0 would let nothing through; take 1..=65535".to_owned(),
-                );
-            }
-        }
-        for (key, time) in [
-            ("mqtt.connect_timeout", self.mqtt.connect_timeout),
-            ("mqtt.send_timeout", self.mqtt.send_timeout),
-        ] {
-            if time.0 == 0 {
-                wrong(key, NO_TIME.to_owned());
-            }
-        }
-        let doors = self.listeners.all().map(|(_, _, listener)| listener);
-        let has_messages = doors.iter().any(|door| self.mqtt.rates(door).0 > 0);
-        let has_bytes = doors.iter().any(|door| self.mqtt.rates(door).1 > 0);
-        for (is_idle, key, rate) in [
-            (
-                self.mqtt.messages_burst > 0 && !has_messages,
-                "messages_burst",
-                "messages_per_second",
-            ),
-            (
-                self.mqtt.bytes_burst.0 > 0 && !has_bytes,
-                "bytes_burst",
-                "bytes_per_second",
-            ),
-        ] {
-            if is_idle {
-                wrong(&format!("mqtt.{key}"), needs_rate(rate));
-            }
-        }
-        let node = &self.mqtt.node;
-        let is_level = !node.is_empty() && !node.contains(['/', '+', '#']);
-        if !is_level || node.len() > 255 || node.contains(char::is_control) {
-            wrong(
-                "mqtt.node",
-                "not one level of a topic: 1 to 255 bytes without /, + and #".to_owned(),
-            );
-        }
-        if (1..100).contains(&self.mqtt.sys_interval.0) {
-            wrong("mqtt.sys_interval", "less than 100 ms; 0 is off".to_owned());
-        }
-        if self.mqtt.receive_maximum == 0 {
-            wrong(
-                "mqtt.receive_maximum",
-                "0 would let nobody publish; take 1..=65535".to_owned(),
-            );
-        }
-        if self.mqtt.qos_max > 2 {
-            wrong("mqtt.qos_max", "not in 0..=2".to_owned());
-        }
-        if self.mqtt.client_id_bytes_max < 23 {
-            wrong(
-                "mqtt.client_id_bytes_max",
-                "every server must take 23; take 23..=65535".to_owned(),
-            );
-        }
-        let information = self.mqtt.response_information.as_deref();
-        if information.is_some_and(|text| text.len() > 1024 || text.contains('\0')) {
-            wrong(
-                "mqtt.response_information",
-                "longer than 1,024 bytes, or has a null character".to_owned(),
-            );
-        }
-        if !(64 << 10..=1 << 30).contains(&self.kafka.frame_bytes_max.0) {
-            wrong("kafka.frame_bytes_max", "not in 64 KiB..=1 GiB".to_owned());
-        }
-        for (key, size) in [
-            ("kafka.requests_bytes_max", self.kafka.requests_bytes_max),
-            ("kafka.responses_bytes_max", self.kafka.responses_bytes_max),
-        ] {
-            if size.0 < 1 << 20 {
-                wrong(key, "less than 1 MiB".to_owned());
-            }
-        }
-        if !(1..=1000).contains(&self.log.partitions) {
-            wrong(
-                "log.partitions",
-                format!("{} is not in 1..=1000", self.log.partitions),
-            );
-        }
-        let open_files_max = self.log.open_files_max;
-        if open_files_max.is_some_and(|count| !(16..=100_000).contains(&count)) {
-            wrong("log.open_files_max", "not in 16..=100,000".to_owned());
-        }
-        if !(64 << 10..=1 << 30).contains(&self.log.segment_bytes.0) {
-            wrong("log.segment_bytes", "not in 64 KiB..=1 GiB".to_owned());
-        }
-        if self.log.wal_bytes_max.is_some_and(|size| size.0 < 1 << 20) {
-            wrong("log.wal_bytes_max", "less than 1 MiB".to_owned());
-        }
-        if self.store.retention.0 == 0 {
-            wrong("store.retention", "0 would keep no document".to_owned());
-        }
-        for (index, permission) in self.permission.iter().enumerate() {
-            if let Some(sentence) = permission.problem() {
-                wrong(&format!("permission[{index}].topic"), sentence);
-            }
-        }
-        let unbuilt = |what: &str| format!("{what} is not built yet; take \"embedded\"");
-        if self.log.mode == Mode::External || self.log.ack == Ack::Kafka {
-            wrong("log.mode", unbuilt("an outside Kafka"));
-        }
-        if self.store.mode == Mode::External {
-            wrong("store.mode", unbuilt("an outside MongoDB"));
-        }
-        found
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -657,7 +504,7 @@ mod tests {
             ),
             (
                 "listeners.ws.path = \"/\"\n\
-                 listeners.ws.origins = [\"null\", \"http://[::1]:80\", \"https://a.b\"]",
+                 listeners.ws.origins = [\"null\", \"file://\", \"http://[::1]:80\", \"https://a.b\"]",
                 &[],
             ),
         ] {

@@ -244,13 +244,14 @@ impl Listener {
     }
 }
 
-/// What a browser may name in `Origin` (RFC 6454, 7), or `*`.
+/// What a browser may name in `Origin` (RFC 6454, 7), or `*`. An embedded browser whose pages are files
+/// says `file://`.
 fn is_origin(text: &str) -> bool {
     let is_host = |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@']);
     let named = text
         .split_once("://")
         .is_some_and(|(_, host)| is_host(host));
-    named || matches!(text, "*" | "null")
+    named || matches!(text, "*" | "null" | "file://")
 }
 
 impl Listeners {
