@@ -32,6 +32,7 @@ mod sessions;
 mod shares;
 mod subscriptions;
 mod system;
+mod wills;
 mod wrong_answers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -94,7 +94,7 @@ pub(crate) struct Client {
     pub(crate) live: bool,
     pub(crate) subscribing: bool,
     /// The Will of this connection, until DISCONNECT takes it back.
-    will: Option<Mark>,
+    pub(crate) will: Option<Mark>,
     /// It has ended its session, and hears no more on this connection.
     left: bool,
     decoder: Decoder,

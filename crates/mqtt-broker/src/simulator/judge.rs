@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use headwater_mqtt_codec::{QoS, topic};
 
-use super::client::{Client, Mark, Received};
+use super::client::{Client, Event, Mark, Received};
 use crate::Message;
 
 /// One message as its publisher sent it.
@@ -18,6 +18,8 @@ pub(crate) struct Sent {
     /// When it was handed to the socket, and when it was acknowledged.
     at: u64,
     acknowledged: Option<u64>,
+    /// What its publisher sends from then on comes behind it; `None` while that is open.
+    leads_from: Option<u64>,
     /// How many messages it may have become: at QoS 1 each PUBLISH may be one.
     copies: u32,
     /// Its publisher keeps its session.
@@ -46,8 +48,8 @@ pub(crate) struct Saw {
     steady: bool,
     /// (topic, QoS) -> the last message to come that was published to be retained.
     last_retained: BTreeMap<(String, QoS), Mark>,
-    /// (publisher, topic, QoS) -> the highest first delivery.
-    last: BTreeMap<(usize, String, QoS), u64>,
+    /// (publisher, topic, QoS) -> the last sent of those delivered.
+    last: BTreeMap<(usize, String, QoS), Mark>,
 }
 
 /// When a client sent its SUBSCRIBEs.
@@ -104,10 +106,19 @@ impl Judge {
             retain,
             at,
             acknowledged: None,
+            leads_from: Some(at),
             copies: 1,
             by_persistent,
         };
         assert!(self.sent.insert(mark, sent).is_none());
+    }
+
+    /// The client sends CONNECT with this Will, at QoS 1. It is published when its connection ends,
+    /// and of two connections that are open at once either may come to the broker first: until the
+    /// client knows that it has this one, the next one's Will may be the earlier.
+    pub(crate) fn sent_will(&mut self, mark: Mark, topic: &str) {
+        self.sent(mark, topic, QoS::AtLeastOnce, false, false);
+        self.sent.get_mut(&mark).expect("sent").leads_from = None;
     }
 
     pub(crate) fn acknowledged(&mut self, mark: Mark) {
@@ -116,7 +127,7 @@ impl Judge {
         self.sent.get_mut(&mark).expect("sent").acknowledged = Some(at);
     }
 
-    pub(crate) fn resent(&mut self, mark: Mark) {
+    fn resent(&mut self, mark: Mark) {
         self.sent.get_mut(&mark).expect("sent").copies += 1;
     }
 
@@ -139,8 +150,12 @@ impl Judge {
         self.subscribes.entry(client).or_default().at.push(at);
     }
 
-    /// CONNACK came.
-    pub(crate) fn connected(&mut self, client: usize, present: bool) {
+    /// CONNACK came for the CONNECT with this Will.
+    fn connected(&mut self, client: usize, present: bool, will: Option<Mark>) {
+        let at = self.tick();
+        if let Some(will) = will {
+            self.sent.get_mut(&will).expect("sent").leads_from = Some(at);
+        }
         let saw = self.saw.get_mut(&client).expect("fresh");
         saw.here.clear();
         saw.is_new = !present;
@@ -152,8 +167,30 @@ impl Judge {
         }
     }
 
+    /// What happened at a client.
+    pub(crate) fn heard(&mut self, client: &Client, event: &Event) -> Result<(), String> {
+        let index = client.index;
+        match event {
+            Event::Connected { present } => {
+                // A CONNACK may have been lost with its connection: then the session is there
+                // and its client did not know.
+                if !present || !self.saw.contains_key(&index) {
+                    self.fresh(index, client);
+                } else if !client.persistent {
+                    return Err("session present after Clean Start".into());
+                }
+                self.connected(index, *present, client.will);
+            }
+            Event::Subscribed => self.subscribed(index),
+            Event::Acknowledged(mark) => self.acknowledged(*mark),
+            Event::Resent(mark) => self.resent(*mark),
+            Event::Received(one) => self.received(index, one)?,
+        }
+        Ok(())
+    }
+
     /// The client has a session without a past.
-    pub(crate) fn fresh(&mut self, index: usize, client: &Client) {
+    fn fresh(&mut self, index: usize, client: &Client) {
         let saw = Saw {
             filters: client.filters.clone(),
             shared: client.shared().cloned(),
@@ -178,17 +215,17 @@ impl Judge {
 
     /// Everybody's did, and the broker does not know what it has sent at QoS 1.
     pub(crate) fn crashed(&mut self) {
+        let at = self.tick();
+        for sent in self.sent.values_mut() {
+            sent.leads_from.get_or_insert(at); // Nothing is on its way any more.
+        }
         for saw in self.saw.values_mut() {
             saw.steady = false;
             saw.first_sends.clear();
         }
     }
 
-    pub(crate) fn knows(&self, client: usize) -> bool {
-        self.saw.contains_key(&client)
-    }
-
-    pub(crate) fn subscribed(&mut self, client: usize) {
+    fn subscribed(&mut self, client: usize) {
         let at = self.tick();
         let saw = self.saw.get_mut(&client).expect("connected");
         saw.since.get_or_insert(at);
@@ -216,7 +253,7 @@ impl Judge {
     }
 
     /// A PUBLISH came, whether it is passed on or not.
-    pub(crate) fn received(&mut self, client: usize, received: &Received) -> Result<(), String> {
+    fn received(&mut self, client: usize, received: &Received) -> Result<(), String> {
         let Received {
             mark, qos, retain, ..
         } = *received;
@@ -280,13 +317,14 @@ impl Judge {
                 return Ok(());
             }
             let key = (mark.publisher, topic.to_owned(), sent.qos);
-            let last = saw.last.entry(key).or_default();
-            if *last > mark.sequence && !self.unordered.contains(&mark.publisher) {
+            let last = saw.last.entry(key).or_insert(mark);
+            let is_late = sent.leads(&self.sent[&*last]);
+            if is_late && !self.unordered.contains(&mark.publisher) {
                 return Err(format!(
-                    "{mark:?} came to {client} after {last} [MQTT-4.6.0-6]"
+                    "{mark:?} came to {client} after {last:?} [MQTT-4.6.0-6]"
                 ));
             }
-            *last = mark.sequence;
+            *last = mark.max(*last);
         } else if qos == QoS::AtMostOnce && sent.qos == QoS::AtMostOnce {
             return Err(format!("{mark:?} came {count} times at QoS 0"));
         } else if qos == QoS::ExactlyOnce {
@@ -481,6 +519,11 @@ impl Sent {
     /// It was done with before the other was sent.
     fn is_before(&self, other: &Self) -> bool {
         self.acknowledged.is_some_and(|at| at < other.at)
+    }
+
+    /// It comes before the other, of the same publisher.
+    fn leads(&self, other: &Self) -> bool {
+        self.leads_from.is_some_and(|at| at < other.at)
     }
 }
 

@@ -357,7 +357,7 @@ impl Schedule {
                 publisher: 200 + index,
                 sequence: self.wills,
             };
-            self.judge.sent(mark, topic, QoS::AtLeastOnce, false, false);
+            self.judge.sent_will(mark, topic);
             (mark, topic)
         });
         let client = &mut self.clients[index];
@@ -388,32 +388,16 @@ impl Schedule {
         let bytes = self.world.read(connection);
         let mut events = Vec::new();
         client.receive(&bytes, &mut events);
-        for event in events {
-            match event {
-                Event::Connected { present } => {
-                    // A CONNACK may have been lost with its connection: then the session is there
-                    // and its client did not know.
-                    if !present || !self.judge.knows(index) {
-                        self.judge.fresh(index, client);
-                    } else if !client.persistent {
-                        return Err("session present after Clean Start".into());
-                    }
-                    self.judge.connected(index, present);
-                }
-                Event::Subscribed => self.judge.subscribed(index),
-                Event::Acknowledged(mark) => self.judge.acknowledged(mark),
-                Event::Resent(mark) => self.judge.resent(mark),
-                Event::Received(one) => {
-                    if one.qos > QoS::AtMostOnce
-                        && client.persistent
-                        && client.shared().is_none()
-                        && !self.world.log.held(&one.mark.payload())
-                    {
-                        return Err(format!("{one:?} was delivered before its commit"));
-                    }
-                    self.judge.received(index, &one)?;
-                }
+        for event in &events {
+            if let Event::Received(one) = event
+                && one.qos > QoS::AtMostOnce
+                && client.persistent
+                && client.shared().is_none()
+                && !self.world.log.held(&one.mark.payload())
+            {
+                return Err(format!("{one:?} was delivered before its commit"));
             }
+            self.judge.heard(client, event)?;
         }
         Ok(())
     }
