@@ -107,14 +107,10 @@ impl Shard {
         }
     }
 
-    /// Whether this Session's Client may subscribe to what the broker says of itself.
-    pub(crate) fn may_read_system(&self, slot: usize, filter: &str) -> bool {
-        // `$share/group/filter` selects what its filter does.
-        let selects = match filter.strip_prefix("$share/") {
-            Some(shared) => shared.split_once('/').map_or("", |(_, selects)| selects),
-            None => filter,
-        };
-        if self.shared.system.is_open || !is_system(selects) {
+    /// Whether this Session's Client may read what this Topic Name is or this Topic Filter selects,
+    /// as far as the broker says it of itself.
+    pub(crate) fn may_read_system(&self, slot: usize, topic: &str) -> bool {
+        if self.shared.system.is_open || !is_system(topic) {
             return true;
         }
         let connection = self.sessions.get(slot).and_then(|one| one.connection);

@@ -345,12 +345,19 @@ impl Shard {
             self.counts.dropped_expired += 1;
             return true;
         }
-        let denied = self.sessions.get(slot).is_some_and(|session| {
-            let policy = &self.shared.policy;
-            policy.receive(&session.publisher, &message.topic) != Verdict::Allow
-        });
+        let denied = !self.may_receive(slot, &message.topic);
         self.counts.dropped_denied += u64::from(denied);
         denied
+    }
+
+    /// Whether the Session may read it now. Its subscription was allowed once, maybe on another
+    /// connection and under other rules.
+    pub(crate) fn may_receive(&self, slot: usize, topic: &str) -> bool {
+        let policy = &self.shared.policy;
+        self.sessions.get(slot).is_some_and(|session| {
+            policy.receive(&session.publisher, topic) == Verdict::Allow
+                && self.may_read_system(slot, topic)
+        })
     }
 
     /// PUBLISH whose exchange ends with the connection. Its Packet Identifier, where it has one and

@@ -24,7 +24,7 @@ use crate::rows;
 use crate::session::group::Member;
 use crate::session::publish_out::{Manner, is_too_long, wire};
 use crate::session::{Inflight, Progress, Session};
-use crate::{ConnectionId, Message, Now, Refusal, Shard, Verdict};
+use crate::{ConnectionId, Message, Now, Refusal, Shard};
 
 /// One time that a group's message is given to a member.
 #[derive(Clone, Debug)]
@@ -417,20 +417,19 @@ impl Shard {
             owed,
             ..
         } = dispatch;
+        if message.is_expired(now) {
+            self.counts.dropped_expired += 1;
+            return self.answer(given, Outcome::Done);
+        }
+        if !self.may_receive(slot, &message.topic) {
+            return self.answer(given, Outcome::Unfit(Unfit::Denied));
+        }
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
         };
-        if message.is_expired(now) {
-            self.counts.dropped_expired += 1;
-            return self.answer(given, Outcome::Done);
-        }
-        let policy = &self.shared.policy;
-        if policy.receive(&session.publisher, &message.topic) != Verdict::Allow {
-            return self.answer(given, Outcome::Unfit(Unfit::Denied));
-        }
         let ids = subscription.as_slice();
         let manner = Manner { retain, ids };
         // Whatever its Packet Identifier will be.

@@ -192,6 +192,40 @@ fn clients_of_other_machines_read_it_where_that_is_said() {
 }
 
 #[test]
+fn a_subscription_that_was_allowed_once_reads_what_a_new_one_may() {
+    for filter in ["$SYS/broker/+", "$share/g/$SYS/broker/+"] {
+        let open = System {
+            is_open: true,
+            ..System::default()
+        };
+        let mut world = World::speaking(1, open);
+        let connects = |world: &mut World, address| {
+            let client = world.open_from(0, address);
+            exchange(world, client, &connect_v3('c', false));
+            client
+        };
+        let (far, near) = ("192.0.2.1:5000", "127.0.0.1:5000");
+        let client = connects(&mut world, far);
+        let answer = exchange(&mut world, client, &subscribe(filter, 0));
+        assert_eq!(answer[..5], [0x90, 3, 0, 1, 0]);
+        say(&mut world, "1 seconds");
+        let said = publish(0x30, "$SYS/broker/uptime", "1 seconds");
+        assert!(world.read(client).ends_with(&said), "{filter}");
+        // It is closed by the next start; then the Session is taken over from here and back.
+        world.system.is_open = false;
+        world.crash(0);
+        for (address, reads) in [(far, false), (near, true), (far, false)] {
+            let client = connects(&mut world, address);
+            say(&mut world, "2 seconds");
+            let said = publish(0x30, "$SYS/broker/uptime", "2 seconds");
+            let expected = if reads { said } else { Vec::new() };
+            assert_eq!(world.read(client), expected, "{filter} from {address}");
+        }
+        assert_eq!(world.shards[0].counts().dropped_denied, 2, "{filter}");
+    }
+}
+
+#[test]
 fn packets_bytes_and_subscriptions_are_counted() {
     let mut world = World::new(2, Limits::default());
     let one = live(&mut world, 0, &connect_v3('a', true));
