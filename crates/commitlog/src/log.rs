@@ -230,13 +230,22 @@ impl Log {
     /// again after a restart, before the first trim.
     pub fn hold(&self, name: &str, partition: PartitionId, offset: u64) {
         if let Some(partition) = self.partition(partition) {
-            partition.hold(name, Some(offset));
+            partition.hold(name, offset);
+        }
+    }
+
+    /// `name` may need all of `partition`, but cannot say yet where it stands: nothing is trimmed, and
+    /// only what is appended from now on counts against `Options::backlog_bytes_max`. Changes nothing
+    /// where `name` holds already; ends like any hold.
+    pub fn hold_whole(&self, name: &str, partition: PartitionId) {
+        if let Some(partition) = self.partition(partition) {
+            partition.hold_whole(name);
         }
     }
 
     pub fn release_hold(&self, name: &str, partition: PartitionId) {
         if let Some(partition) = self.partition(partition) {
-            partition.hold(name, None);
+            partition.release_hold(name);
         }
     }
 

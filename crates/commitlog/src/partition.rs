@@ -49,6 +49,15 @@ pub enum ReadError {
 
 type Segments = Arc<Vec<Arc<Segment>>>;
 
+/// What one holder needs.
+#[derive(Clone, Copy)]
+struct Hold {
+    /// Nothing from here on is trimmed.
+    offset: u64,
+    /// What counts against `Options::backlog_bytes_max` begins here.
+    backlog_from: u64,
+}
+
 /// A partition; stays readable in the hands of those who hold it, until it is deleted.
 pub struct Partition {
     id: PartitionId,
@@ -62,8 +71,8 @@ pub struct Partition {
     refuses_appends: AtomicBool,
     /// By base offset; the last one grows. Never empty.
     segments: RwLock<Segments>,
-    holds: Mutex<HashMap<String, u64>>,
-    /// Bytes of the partition, counted from its first record ever, that some holder still needs.
+    holds: Mutex<HashMap<String, Hold>>,
+    /// Where the longest backlog begins, in bytes from the partition's first record ever.
     held_from_bytes: AtomicU64,
 }
 
@@ -296,7 +305,7 @@ impl Partition {
             .map_or(0, |segment| segment.start_bytes + segment.len())
     }
 
-    /// Where the slowest holder stands, in bytes; `u64::MAX` if nobody holds.
+    /// Where the longest backlog of a holder begins, in bytes; `u64::MAX` if nobody holds.
     pub(crate) fn held_from_bytes(&self) -> u64 {
         self.held_from_bytes.load(Ordering::Acquire)
     }
@@ -307,28 +316,44 @@ impl Partition {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .values()
+            .map(|hold| hold.offset)
             .min()
-            .copied()
     }
 
-    pub(crate) fn hold(&self, name: &str, offset: Option<u64>) {
+    pub(crate) fn hold(&self, name: &str, offset: u64) {
+        let hold = Hold {
+            offset,
+            backlog_from: offset,
+        };
+        self.change_holds(|holds| *holds.entry_ref(name).or_insert(hold) = hold);
+    }
+
+    /// All that is there and what comes; only what comes is backlog. Whoever holds already goes on so.
+    pub(crate) fn hold_whole(&self, name: &str) {
+        let hold = Hold {
+            offset: self.log_start_offset(),
+            backlog_from: self.high_watermark(),
+        };
+        self.change_holds(|holds| {
+            holds.entry_ref(name).or_insert(hold);
+        });
+    }
+
+    pub(crate) fn release_hold(&self, name: &str) {
+        self.change_holds(|holds| {
+            holds.remove(name);
+        });
+    }
+
+    fn change_holds(&self, change: impl FnOnce(&mut HashMap<String, Hold>)) {
+        let backlog_from =
+            |holds: &HashMap<String, Hold>| holds.values().map(|hold| hold.backlog_from).min();
         let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        let lowest_before = holds.values().min().copied();
-        match offset {
-            Some(offset) => {
-                if let Some(held) = holds.get_mut(name) {
-                    *held = offset;
-                } else {
-                    holds.insert(name.to_owned(), offset);
-                }
-            }
-            None => {
-                holds.remove(name);
-            }
-        }
-        let lowest = holds.values().min().copied();
-        if lowest != lowest_before {
-            let from = lowest.map_or(u64::MAX, |offset| self.bytes_before(offset));
+        let before = backlog_from(&holds);
+        change(&mut holds);
+        let from = backlog_from(&holds);
+        if from != before {
+            let from = from.map_or(u64::MAX, |offset| self.bytes_before(offset));
             self.held_from_bytes.store(from, Ordering::Release);
         }
     }

@@ -70,7 +70,7 @@ impl Writer {
         })
     }
 
-    /// Bytes that stand between the slowest holder and the end.
+    /// Bytes of the longest backlog that a holder has.
     pub(crate) fn held_bytes(&self) -> u64 {
         match self.partition.held_from_bytes() {
             u64::MAX => 0,

@@ -157,3 +157,37 @@ fn appends_are_refused_when_a_held_backlog_is_too_long() {
     log.hold("sink", partition, end);
     append().unwrap();
 }
+
+#[test]
+fn what_was_there_before_a_hold_of_the_whole_partition_is_no_backlog() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.backlog_bytes_max = 5000;
+    let log = Log::open(Arc::new(RealFs), options).unwrap();
+    let partition = create_with(&log, "t", 1, &[("retention.ms", "1")])[0];
+    let append = || log.commit(unit([record_at(partition, &[1; 1000], 1)]));
+    let taken = || (0..20).take_while(|_| append().is_ok()).count();
+    for _ in 0..10 {
+        append().unwrap();
+    }
+    let due = log.retention_due(NOW_MS);
+    assert_eq!(due, [(partition, 10)], "old enough to go");
+    log.hold_whole("sink", partition);
+    assert_eq!(log.retention_due(NOW_MS), []);
+    for _ in 0..2 {
+        append().unwrap();
+    }
+    // To say it again starts nothing anew: what is held is bounded.
+    log.hold_whole("sink", partition);
+    assert!((2..=4).contains(&taken()), "5000 bytes in all");
+    log.hold("sink", partition, 0);
+    assert_eq!(taken(), 0, "it stands at the beginning");
+    let end = log.partition(partition).unwrap().high_watermark();
+    log.hold("sink", partition, end);
+    append().unwrap();
+    log.release_hold("sink", partition);
+    log.hold_whole("sink", partition);
+    assert!((5..=6).contains(&taken()), "begun anew");
+    log.release_hold("sink", partition);
+    assert_eq!(taken(), 20, "nobody holds");
+}

@@ -27,8 +27,16 @@ fn flows() -> Flows {
 
 impl House {
     fn new(partitions: u32) -> Self {
+        Self::with(partitions, u64::MAX)
+    }
+
+    fn with(partitions: u32, backlog_bytes_max: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let log = Log::open(Arc::new(RealFs), Options::new(dir.path())).unwrap();
+        let options = Options {
+            backlog_bytes_max,
+            ..Options::new(dir.path())
+        };
+        let log = Log::open(Arc::new(RealFs), options).unwrap();
         let store = Store::open(&dir.path().join("store"), store_options()).unwrap();
         let house = Self {
             dir,
@@ -56,6 +64,33 @@ impl House {
             DurationMs::days(30),
         )
         .unwrap()
+    }
+
+    fn waiting(&self, signal: &Arc<Signal>) -> Waiting {
+        Waiting::new(
+            self.log.clone(),
+            Arc::clone(&self.flows),
+            self.store.clone(),
+            Arc::clone(signal),
+            Arc::clone(&self.counters),
+            DurationMs::days(30),
+        )
+    }
+
+    /// Another program that reads the store while what is there becomes documents and the process is
+    /// killed, until it commits.
+    fn read_by_another(&self) -> rusqlite::Connection {
+        let file = self.dir.path().join("store/documents-000001.sqlite");
+        let other = rusqlite::Connection::open(file).unwrap();
+        let mut sinks = self.sinks();
+        until_idle(&mut sinks);
+        other
+            .execute_batch("BEGIN; SELECT count(*) FROM documents_1")
+            .unwrap();
+        drop(sinks);
+        let name = self.flows.load().sinks()[0].name().to_owned();
+        self.log.release_hold(&name, self.id("t", 0));
+        other
     }
 
     fn administer(&self, admin: Admin) {
@@ -313,26 +348,10 @@ fn failing_store_is_not_tried_again_with_every_record() {
 fn store_that_another_program_reads_makes_the_sinks_wait_and_hold() {
     let house = House::new(1);
     house.produce(0, b"1");
-    let other = rusqlite::Connection::open(house.dir.path().join("store/documents-000001.sqlite"));
-    let other = other.unwrap();
-    let mut sinks = house.sinks();
-    until_idle(&mut sinks);
-    other
-        .execute_batch("BEGIN; SELECT count(*) FROM documents_1")
-        .unwrap();
-    drop(sinks);
-    let name = house.flows.load().sinks()[0].name().to_owned();
-    house.log.release_hold(&name, house.id("t", 0));
+    let other = house.read_by_another();
     assert_eq!(house.log.retention_due(wall_ms()).len(), 1);
     let signal = Arc::new(Signal::default());
-    let mut waiting = Waiting::new(
-        house.log.clone(),
-        Arc::clone(&house.flows),
-        house.store.clone(),
-        Arc::clone(&signal),
-        Arc::clone(&house.counters),
-        DurationMs::days(30),
-    );
+    let mut waiting = house.waiting(&signal);
     assert!(waiting.open().unwrap().is_none());
     let due = house.log.retention_due(wall_ms());
     assert_eq!(due, [], "where the sink stands is not known yet");
@@ -352,4 +371,21 @@ fn store_that_another_program_reads_makes_the_sinks_wait_and_hold() {
     signal.stop();
     thread.join().unwrap();
     assert_eq!(house.log.retention_due(wall_ms()).len(), 1, "let go again");
+}
+
+#[test]
+fn what_the_log_has_is_no_backlog_while_another_program_reads_the_store() {
+    let house = House::with(1, 5000);
+    for _ in 0..10 {
+        house.produce(0, &[b'x'; 1000]);
+    }
+    let other = house.read_by_another();
+    let mut waiting = house.waiting(&Arc::default());
+    assert!(waiting.open().unwrap().is_none());
+    assert_eq!(house.log.retention_due(wall_ms()), [], "all is held");
+    house.produce(0, b"taken");
+    other.execute_batch("COMMIT").unwrap();
+    let mut sinks = waiting.open().unwrap().unwrap();
+    until_idle(&mut sinks);
+    assert_eq!(house.documents().len(), 11);
 }

@@ -4,7 +4,7 @@
 //! what a killed process left there from being put in order. Documents wait for it; nothing else does.
 //! Calls: `docstore`, the log's holds. Called by: `serve`.
 //! Holds: until the store has said where the sinks stand, the log lets nothing go that may not be a
-//! document yet.
+//! document yet, and what it has is no reason to refuse more.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ impl Waiting {
             let ids = topic.iter().flat_map(|topic| &topic.partitions);
             for partition in ids.filter_map(|id| self.log.partition(*id)) {
                 let (name, id) = (sink.name(), partition.id());
-                self.log.hold(name, id, partition.log_start_offset());
+                self.log.hold_whole(name, id);
                 self.held.insert((name.to_owned(), id));
                 let sentence = format!("sink {name}: documents wait: {why}");
                 is_news |= self.counters.troubles.stands(name, id, &sentence);
