@@ -69,7 +69,8 @@ pub enum OpenError {
         source: rusqlite::Error,
     },
     #[error(
-        "{} is being read by another program since before the start; end that program",
+        "{} is being read, by another program since before the start or by a query of this one; \
+         end that program, a query ends by itself",
         path.display()
     )]
     Busy { path: PathBuf },
@@ -122,15 +123,20 @@ impl Store {
     }
 
     /// The writer; there is one, until it is dropped. What a killed process left behind is put in
-    /// order and on disk first: no cursor may be relied on before. [`OpenError::Busy`] while somebody
-    /// reads a state from before that.
+    /// order and on disk first: no cursor may be relied on before. [`OpenError::Busy`] at once while
+    /// somebody reads a state from before that.
     pub fn writer(&self) -> Result<Writer, OpenError> {
+        self.writer_within(Duration::ZERO)
+    }
+
+    /// As [`writer`](Self::writer), but waits so long for those who read.
+    pub fn writer_within(&self, wait: Duration) -> Result<Writer, OpenError> {
         if self.has_writer.swap(true, Ordering::AcqRel) {
             return Err(OpenError::WriterTaken);
         }
         let taken = Taken(Arc::clone(&self.has_writer));
         let path = schema::volume(&self.directory);
-        settle(&schema::open(&path, false)?, &path)?;
+        settle(&schema::open(&path, false)?, &path, wait)?;
         Writer::open(&self.directory, &self.options, taken)
     }
 
@@ -147,12 +153,13 @@ impl Store {
 /// anyone relies on a cursor. With less than all of it gone from the write-ahead file, the next commits
 /// would stand behind frames that a power cut may leave unreadable.
 ///
-/// Waits for nobody: whoever is told that the file is busy tries again.
+/// Waits at most `wait` for those who read what is there: readers of this process too. One that comes
+/// once all is copied needs nothing of the file and keeps nobody waiting, so trying again gets there.
 ///
 /// On a full disk it stays where it is: what a start refused there could not make room.
-fn settle(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+fn settle(connection: &Connection, path: &Path, wait: Duration) -> Result<(), OpenError> {
     let refused = |source| OpenError::from_sqlite(path, source);
-    connection.busy_timeout(Duration::ZERO).map_err(refused)?;
+    connection.busy_timeout(wait).map_err(refused)?;
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
     let busy = connection.query_row(checkpoint, [], |row| row.get::<_, i64>(0));
     match busy {

@@ -3,7 +3,11 @@
 use crate::support::{Fixture, NOW, collection, facts, find};
 use headwater_docstore::{Batch, Bounds, Facts, InsertError, OpenError, Options, Query, Store};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 fn volume(folder: &Path) -> PathBuf {
     folder.join("documents-000001.sqlite")
@@ -169,6 +173,9 @@ fn what_a_killed_process_left_in_the_write_ahead_file_is_written_again_before_th
     let store = Store::open(image.path(), Options::default()).unwrap();
     let error = store.writer().unwrap_err();
     assert!(matches!(error, OpenError::Busy { .. }), "{error:?}");
+    for who in ["another program since", "a query of this one"] {
+        assert!(error.to_string().contains(who), "{error}");
+    }
     let mut reader = store.reader().unwrap();
     let found = find(&mut reader, &Query::default(), &Bounds::default());
     assert_eq!(found.unwrap().len(), 2, "readers need not wait");
@@ -180,6 +187,47 @@ fn what_a_killed_process_left_in_the_write_ahead_file_is_written_again_before_th
     fs::copy(volume(image.path()), volume(main.path())).unwrap();
     let main = rusqlite::Connection::open(volume(main.path())).unwrap();
     assert_eq!(count(&main), 2);
+}
+
+#[test]
+fn writer_waits_for_a_query_that_ends_in_time() {
+    let mut fixture = Fixture::new();
+    fixture.insert_payloads(&["1", "2"]);
+    let image = tempfile::tempdir().unwrap();
+    for name in ["documents-000001.sqlite", "documents-000001.sqlite-wal"] {
+        fs::copy(fixture.folder.path().join(name), image.path().join(name)).unwrap();
+    }
+    // Whoever closes last would put the file in order.
+    let other = rusqlite::Connection::open(volume(image.path())).unwrap();
+    other.busy_timeout(Duration::ZERO).unwrap();
+    let count = "SELECT count(*) FROM documents_1";
+    other.query_row(count, [], |_| Ok(())).unwrap();
+    let store = Store::open(image.path(), Options::default()).unwrap();
+    let mut reader = store.reader().unwrap();
+    thread::scope(|scope| {
+        let (begin, begun) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            let mut each = |_: &str| {
+                begin.send(()).unwrap();
+                ended.recv().unwrap_err();
+                ControlFlow::Break(())
+            };
+            let (query, bounds) = (Query::default(), Bounds::default());
+            reader.find(&collection(), &query, &bounds, &mut each)
+        });
+        begun.recv().unwrap();
+        let error = store.writer().unwrap_err();
+        assert!(matches!(error, OpenError::Busy { .. }), "{error:?}");
+        let writer = scope.spawn(|| store.writer_within(Duration::from_secs(60)));
+        // While it waits it lets nobody else write.
+        let may_write = || other.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok();
+        while may_write() && !writer.is_finished() {
+            thread::yield_now();
+        }
+        drop(end);
+        writer.join().unwrap().unwrap();
+    });
 }
 
 #[test]

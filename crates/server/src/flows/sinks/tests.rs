@@ -359,6 +359,9 @@ fn store_that_another_program_reads_makes_the_sinks_wait_and_hold() {
         panic!("one sentence for one partition");
     };
     assert!(sentence.contains("end that program"), "{sentence}");
+    let begun = Instant::now();
+    assert!(waiting.open().unwrap().is_none());
+    assert!(begun.elapsed() >= waiting::BUSY_WAIT, "queries may end");
     house.produce(0, b"2");
     let thread = std::thread::spawn(move || waiting.run(None));
     other.execute_batch("COMMIT").unwrap();

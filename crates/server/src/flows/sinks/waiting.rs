@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use headwater_commitlog::{Log, PartitionId};
 use headwater_docstore::{OpenError, Store};
@@ -18,6 +19,10 @@ use super::{RETRY, SinkCounters, Sinks, sync_failed};
 use crate::config::DurationMs;
 use crate::flows::{Current, Signal};
 
+/// How long a try after the first waits for those who read the store: by then they may be our own
+/// queries, that end.
+pub(super) const BUSY_WAIT: Duration = Duration::from_millis(500);
+
 /// What sinks are made of.
 pub(crate) struct Waiting {
     log: Log,
@@ -26,6 +31,8 @@ pub(crate) struct Waiting {
     signal: Arc<Signal>,
     counters: Arc<SinkCounters>,
     retention: DurationMs,
+    /// How long the next try waits for those who read the store.
+    wait: Duration,
     /// Sinks' names and the partitions that they hold whole.
     held: HashSet<(String, PartitionId)>,
 }
@@ -46,16 +53,18 @@ impl Waiting {
             signal,
             counters,
             retention,
+            wait: Duration::ZERO,
             held: HashSet::new(),
         }
     }
 
-    /// The sinks at work; `None` while another program reads the store.
+    /// The sinks at work; `None` while the store is being read. The first try waits for nobody.
     pub(crate) fn open(&mut self) -> anyhow::Result<Option<Sinks>> {
-        let writer = match self.store.writer() {
+        let writer = match self.store.writer_within(self.wait) {
             Ok(writer) => writer,
             Err(busy @ OpenError::Busy { .. }) => {
                 self.hold(&busy);
+                self.wait = BUSY_WAIT;
                 return Ok(None);
             }
             Err(OpenError::Failed { source, .. }) => sync_failed(&source),
