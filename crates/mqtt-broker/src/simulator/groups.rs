@@ -3,6 +3,8 @@
 
 use std::num::NonZeroU16;
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::World;
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
 use super::shares::{group, payloads, puback, publish, subscribe, unsubscribe};
@@ -306,11 +308,17 @@ fn at_qos_2_what_only_memory_had_is_not_lost_when_the_log_refuses_it_to_a_member
     }
 }
 
-/// For how long this thread has had a processor: what others do meanwhile does not count. In
-/// nanoseconds, up to a tick of the scheduler ago.
+/// For how long this thread has had a processor: what others do meanwhile does not count.
 fn busy_ns() -> u64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
-    stat.split(' ').next().unwrap().parse().unwrap()
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (whole, part) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    whole.unwrap() * 1_000_000_000 + part.unwrap()
+}
+
+#[test]
+fn the_clock_that_costs_are_read_from_goes_on_between_any_two_looks() {
+    let looks: Vec<u64> = (0..50).map(|_| busy_ns()).collect();
+    assert!(looks.is_sorted_by(|a, b| a < b), "{looks:?}");
 }
 
 /// What `what` costs in a world whose group has given x, that has a large window, so many messages;
