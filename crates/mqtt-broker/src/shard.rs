@@ -24,7 +24,6 @@ use crate::retire::{Inquiry, Moves};
 use crate::session::Session;
 use crate::session::end::End;
 use crate::session::feeds::Turn;
-use crate::session::held::Held;
 use crate::session::share::Given;
 use crate::session::takeover::Arrival;
 use crate::system;
@@ -83,8 +82,6 @@ pub struct Shard {
     pub(crate) hears_at_ms: u64,
     /// Row steps the log refused, to be tried again.
     pub(crate) stalled: Vec<RowStep>,
-    /// What groups hold in memory.
-    pub(crate) held: Held,
     /// Messages of groups that the log still has as their members', with this sequence, or refused
     /// to owe them.
     pub(crate) giving_back: Vec<(Given, Option<u64>)>,
@@ -162,7 +159,6 @@ impl Shard {
             held_ms_before: 0,
             hears_at_ms: 0,
             stalled: Vec::new(),
-            held: Held::new(&shared.limits, shared.shards),
             giving_back: Vec::new(),
             owing: Vec::new(),
             row_lane: Lane::default(),
@@ -694,7 +690,7 @@ impl Shard {
         }
         self.counts.sessions += u64::from(is_client);
         if !is_client {
-            self.held.add();
+            self.shared.held.add();
         }
         slot
     }
@@ -706,7 +702,7 @@ impl Shard {
         session.seat.set_slot(usize::MAX);
         self.counts.sessions -= u64::from(session.group.is_none());
         if let Some(group) = &session.group {
-            self.held.remove(group);
+            self.shared.held.remove(group);
         }
         self.counts.drop_subscriptions(session.filters());
         Some(session)

@@ -9,6 +9,7 @@ use headwater_mqtt_codec::Text;
 use crate::directory::Directory;
 use crate::groups::{Groups, Strategy};
 use crate::retained::Retained;
+use crate::session::held::Held;
 use crate::system::{System, is_system};
 use crate::tree::SubscriptionTree;
 use crate::{AllowAll, AuthenticationMethod, Limits, NoRoutes, Policy, Routes};
@@ -59,6 +60,7 @@ pub struct Shared {
     pub(crate) strategy: Strategy,
     pub(crate) tree: SubscriptionTree,
     pub(crate) groups: Groups,
+    pub(crate) held: Held,
     pub(crate) retained: Retained,
     /// What stands below `$SYS`: in memory alone.
     pub(crate) standing: Retained,
@@ -77,6 +79,7 @@ impl Shared {
             shards: config.shards,
             retained: Retained::new(&config.limits),
             standing: Retained::new(&config.limits),
+            held: Held::new(&config.limits),
             system: config.system,
             limits: config.limits,
             routes: config.routes,

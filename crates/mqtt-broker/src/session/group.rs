@@ -555,7 +555,7 @@ impl Shard {
         let message = match session.waits_at(place) {
             Some(Waits::Memory(message)) => message,
             // What is settled sets it going again.
-            Some(Waits::Owed(_)) if group.has_given() && self.held.is_too_much(session) => {
+            Some(Waits::Owed(_)) if group.has_given() && self.shared.held.is_too_much(session) => {
                 return false;
             }
             Some(Waits::Owed(owed)) => match self.payload(slot, &owed) {

@@ -1,39 +1,57 @@
-//! What the groups of a shard hold in memory, all together, and which of them holds too much.
+//! What the groups of a process hold in memory, all together, and which of them holds too much.
 //!
-//! For: one bound over all groups, however many there are: on messages that only memory has and
-//!   no member has room for, and on messages that members have and did not settle.
+//! For: one bound over all groups, however many there are and wherever they live: on messages that
+//!   only memory has and no member has room for, and on messages that members have and did not
+//!   settle.
 //! Not for: what a group is owed by the log and nobody has; what came back waits where it was.
 //! Holds: at the bound a group that holds less than an even share of it is not held up by those
 //!   that hold more. One that is has messages with members, and goes on when they are settled.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::session::Session;
 use crate::session::group::Group;
 use crate::{Limits, Shard};
 
+/// One a process. Each group is counted by its home alone, so that what is counted for one is never
+/// more than the total.
 #[derive(Debug)]
 pub(crate) struct Held {
-    groups: u64,
-    pub(crate) bytes: u64,
+    groups: AtomicU64,
+    bytes: AtomicU64,
     bytes_max: u64,
 }
 
 impl Held {
-    /// Of one of so many shards.
-    pub(crate) fn new(limits: &Limits, shards: usize) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            groups: 0,
-            bytes: 0,
-            bytes_max: limits.shared_bytes_max / shards.max(1) as u64,
+            groups: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            bytes_max: limits.shared_bytes_max,
         }
     }
 
-    pub(crate) fn add(&mut self) {
-        self.groups += 1;
+    pub(crate) fn add(&self) {
+        self.groups.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn remove(&mut self, group: &Group) {
-        self.groups -= 1;
-        self.bytes -= group.counted;
+    pub(crate) fn remove(&self, group: &Group) {
+        self.groups.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(group.counted, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Counts what this group holds now.
+    fn weigh(&self, group: &mut Group, own: u64) {
+        if own != group.counted {
+            // Less is more, modulo 2^64.
+            let more = own.wrapping_sub(group.counted);
+            self.bytes.fetch_add(more, Ordering::Relaxed);
+            group.counted = own;
+        }
     }
 
     /// Whether this is a group that must not take more for now.
@@ -42,8 +60,8 @@ impl Held {
             return false;
         };
         let own = bytes(session, group);
-        self.bytes - group.counted + own > self.bytes_max
-            && own > self.bytes_max / self.groups.max(1)
+        let groups = self.groups.load(Ordering::Relaxed);
+        self.bytes() - group.counted + own > self.bytes_max && own > self.bytes_max / groups.max(1)
     }
 }
 
@@ -54,14 +72,12 @@ fn bytes(session: &Session, group: &Group) -> u64 {
 impl Shard {
     /// Counts what this group holds now.
     pub(crate) fn weigh_group(&mut self, slot: usize) {
-        if let Some(session) = self.sessions.get_mut(slot)
-            && let Some(group) = &session.group
-        {
-            let own = bytes(session, group);
-            self.held.bytes = self.held.bytes - group.counted + own;
-            if let Some(group) = &mut session.group {
-                group.counted = own;
-            }
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        let own = session.group.as_ref().map(|group| bytes(session, group));
+        if let (Some(group), Some(own)) = (&mut session.group, own) {
+            self.shared.held.weigh(group, own);
         }
     }
 }

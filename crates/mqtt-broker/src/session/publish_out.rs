@@ -403,7 +403,7 @@ impl Shard {
         let limits = &self.shared.limits;
         while session.queue.len() > limits.queue_messages_max
             || (session.queue.len() > 1
-                && (session.queue_bytes > limits.queue_bytes_max || self.held.is_too_much(session)))
+                && (session.queue_bytes > limits.queue_bytes_max || self.shared.held.is_too_much(session)))
         {
             session.pop_queued();
             self.counts.dropped_limit += 1;

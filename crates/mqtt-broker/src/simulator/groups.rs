@@ -161,31 +161,40 @@ fn what_groups_hold_in_memory_is_bounded_over_all_and_shared_evenly() {
         shared_bytes_max: 10_000,
         ..Limits::default()
     };
-    let mut world = World::new(1, limits);
-    let p = live(&mut world, 0, &connect_v3('p', true));
-    let x = member_with(&mut world, 'x', false, ONE);
-    let y = live(&mut world, 0, &connect_v5('y', "02", "03 21 0002", ""));
-    exchange(&mut world, y, &subscribe("$share/h/b", 1));
-    for id in 1..=60 {
-        publish_200(&mut world, p, 'a', id);
+    for shards in [1, 2] {
+        let mut world = World::new(shards, limits.clone());
+        let p = live(&mut world, 0, &connect_v3('p', true));
+        let x = member_with(&mut world, 'x', false, ONE);
+        // Where its first member is lives a group.
+        let y = live(
+            &mut world,
+            shards - 1,
+            &connect_v5('y', "02", "03 21 0002", ""),
+        );
+        exchange(&mut world, y, &subscribe("$share/h/b", 1));
+        for id in 1..=60 {
+            publish_200(&mut world, p, 'a', id);
+        }
+        let held = world.shared.held.bytes();
+        assert!((9_000..=10_500).contains(&held), "{held} by one shard");
+        for id in 61..=65 {
+            publish_200(&mut world, p, 'b', id);
+        }
+        assert!(world.shared.held.bytes() <= 15_000);
+        let all = world.shards.iter().map(|one| one.counts().dropped_limit);
+        let dropped: u64 = all.sum();
+        assert!(dropped > 30, "{dropped}");
+        let (mut to_x, mut to_y) = (world.read(x), world.read(y));
+        for id in 1..=60 {
+            to_x.extend(puback(&mut world, x, id));
+            to_y.extend(puback(&mut world, y, id));
+        }
+        let mut wanted = vec![1];
+        wanted.extend(u8::try_from(dropped).unwrap() + 2..=60);
+        assert_eq!(last_bytes(&to_x), wanted, "the oldest went");
+        assert_eq!(last_bytes(&to_y), [61, 62, 63, 64, 65], "none of the other");
+        assert_eq!(world.shared.held.bytes(), 0);
     }
-    assert!(world.shards[0].held.bytes <= 10_500);
-    for id in 61..=65 {
-        publish_200(&mut world, p, 'b', id);
-    }
-    assert!(world.shards[0].held.bytes <= 15_000);
-    let dropped = world.shards[0].counts().dropped_limit;
-    assert!(dropped > 30, "{dropped}");
-    let (mut to_x, mut to_y) = (world.read(x), world.read(y));
-    for id in 1..=60 {
-        to_x.extend(puback(&mut world, x, id));
-        to_y.extend(puback(&mut world, y, id));
-    }
-    let mut wanted = vec![1];
-    wanted.extend(u8::try_from(dropped).unwrap() + 2..=60);
-    assert_eq!(last_bytes(&to_x), wanted, "the oldest went");
-    assert_eq!(last_bytes(&to_y), [61, 62, 63, 64, 65], "none of the other");
-    assert_eq!(world.shards[0].held.bytes, 0);
 }
 
 #[test]
@@ -210,7 +219,7 @@ fn what_members_have_at_once_is_bounded_over_all_groups() {
     }
     let of_other = last_bytes(&world.read(x));
     assert!((5..15).contains(&of_other.len()), "{}", of_other.len());
-    assert!(world.shards[0].held.bytes <= 16_000);
+    assert!(world.shared.held.bytes() <= 16_000);
     got.extend(of_other);
     for id in 1..=80 {
         got.extend(last_bytes(&puback(&mut world, x, id)));
@@ -218,16 +227,16 @@ fn what_members_have_at_once_is_bounded_over_all_groups() {
     let (one, other): (Vec<u8>, Vec<u8>) = got.iter().partition(|id| **id <= 40);
     assert_eq!(one, (1..=40).collect::<Vec<u8>>(), "all, in order");
     assert_eq!(other, (41..=80).collect::<Vec<u8>>());
-    assert_eq!(world.shards[0].held.bytes, 0);
+    assert_eq!(world.shared.held.bytes(), 0);
     world.cut(x);
     world.run();
     // DISCONNECT with Session Expiry Interval 0.
     let x = world.open(0);
     exchange(&mut world, x, &connect_v5('x', "00", "05 11 00000064", ""));
     publish_200(&mut world, p, 'a', 81);
-    assert!(world.shards[0].held.bytes > 0);
+    assert!(world.shared.held.bytes() > 0);
     exchange(&mut world, x, &hex("e0 07 00 05 11 00000000"));
-    assert_eq!(world.shards[0].held.bytes, 0);
+    assert_eq!(world.shared.held.bytes(), 0);
 }
 
 /// SUBSCRIBE at QoS 1 to the group of this number.

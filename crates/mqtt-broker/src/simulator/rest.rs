@@ -23,6 +23,10 @@ impl World {
     /// Everything that waits for something that will not come.
     pub(crate) fn stuck(&self) -> Vec<String> {
         let mut found = Vec::new();
+        let held = self.shared.held.bytes();
+        if held > 0 {
+            found.push(format!("{held} bytes that groups hold"));
+        }
         for (index, shard) in self.shards.iter().enumerate() {
             let mut say = |what: String| found.push(format!("shard {index}: {what}"));
             for (what, count) in left_in(shard) {
@@ -56,10 +60,8 @@ impl World {
     }
 }
 
-fn left_in(shard: &Shard) -> [(&'static str, usize); 11] {
-    let held = usize::try_from(shard.held.bytes);
+fn left_in(shard: &Shard) -> [(&'static str, usize); 10] {
     [
-        ("bytes that groups hold", held.unwrap()),
         ("commits not answered", shard.pending.len()),
         ("bytes of them", shard.pending_bytes),
         ("connections waiting for those", shard.waiting.len()),
