@@ -16,6 +16,7 @@ pub(crate) mod held;
 pub(crate) mod publish_in;
 pub(crate) mod publish_out;
 pub(crate) mod resume;
+pub(crate) mod returned;
 pub(crate) mod share;
 pub(crate) mod subscribe;
 pub(crate) mod takeover;

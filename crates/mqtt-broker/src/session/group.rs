@@ -23,6 +23,7 @@ use crate::matching::{FastMap, Target};
 use crate::message::memory;
 use crate::owed::Owed;
 use crate::pending::Then;
+use crate::session::returned::{Back, Item, Refusal, Refused, Returned};
 use crate::session::share::{Dispatch, Given, Outcome, Unfit};
 use crate::session::{Queued, Session};
 use crate::{CommitId, ConnectionId, Message, Now, Publisher, Shard};
@@ -68,42 +69,6 @@ struct Hand {
     bytes: usize,
 }
 
-/// One message of a group.
-#[derive(Debug)]
-enum Item {
-    /// The log has it.
-    Owed(Box<Owed>),
-    /// Nothing but memory has it: all members end with their connections.
-    Memory { message: Arc<Message>, qos: QoS },
-}
-
-impl Item {
-    fn qos(&self) -> QoS {
-        match self {
-            Self::Owed(owed) => owed.qos,
-            Self::Memory { qos, .. } => *qos,
-        }
-    }
-
-    fn owed(&self) -> Option<&Owed> {
-        match self {
-            Self::Owed(owed) => Some(owed),
-            Self::Memory { .. } => None,
-        }
-    }
-}
-
-/// A member that does not take a message, for as long as it has this connection.
-#[derive(Debug)]
-struct Refusal {
-    member: u64,
-    connection: ConnectionId,
-    why: Unfit,
-}
-
-/// Ascending by member.
-type Refused = SmallVec<[Refusal; 1]>;
-
 /// A message that is with a member.
 #[derive(Debug)]
 struct Out {
@@ -113,13 +78,6 @@ struct Out {
     weight: usize,
     /// `None` when that member has it for good.
     item: Option<Item>,
-    refused: Refused,
-}
-
-/// A message that came back.
-#[derive(Debug)]
-struct Returned {
-    item: Item,
     refused: Refused,
 }
 
@@ -151,8 +109,7 @@ pub(crate) struct Group {
     /// By member and connection, of those that have any.
     hands: FastMap<(u64, ConnectionId), Hand>,
     last_out: u64,
-    /// By turn: the order in which messages left the queue.
-    returned: BTreeMap<u64, Returned>,
+    pub(crate) back: Back,
     last_turn: u64,
     /// What the messages that are with members take in memory.
     pub(crate) out_bytes: u64,
@@ -166,17 +123,13 @@ impl Group {
     /// What it still owes besides its queue, ascending by sequence once sorted.
     pub(crate) fn owed(&self) -> impl Iterator<Item = &Owed> {
         let out = self.out.values().filter_map(|one| one.item.as_ref());
-        let returned = self.returned.values().map(|one| &one.item);
-        out.chain(returned).filter_map(Item::owed)
+        let back = self.back.iter().map(|(_, one)| &one.item);
+        out.chain(back).filter_map(Item::owed)
     }
 
     pub(crate) fn owed_mut(&mut self) -> impl Iterator<Item = &mut Owed> {
         let out = self.out.values_mut().filter_map(|one| one.item.as_mut());
-        let returned = self.returned.values_mut().map(|one| &mut one.item);
-        out.chain(returned).filter_map(|item| match item {
-            Item::Owed(owed) => Some(&mut **owed),
-            Item::Memory { .. } => None,
-        })
+        out.chain(self.back.items_mut()).filter_map(Item::owed_mut)
     }
 
     /// What came back, can go on and must be read from the log again, in its order.
@@ -187,10 +140,10 @@ impl Group {
     /// What came back and can go on, by turn.
     fn going(&self) -> impl Iterator<Item = (u64, &Returned)> {
         let mut overtaken = 0;
-        let all = self.returned.iter().map_while(move |(turn, one)| {
+        let all = self.back.iter().map_while(move |(turn, one)| {
             let goes = self.can_go(&one.refused);
             overtaken += usize::from(!goes);
-            (overtaken < OVERTAKEN_MAX).then_some(goes.then_some((*turn, one)))
+            (overtaken < OVERTAKEN_MAX).then_some(goes.then_some((turn, one)))
         });
         all.flatten()
     }
@@ -218,7 +171,7 @@ impl Group {
     /// What members said of the message in this place.
     fn refused_at(&self, place: Place) -> &[Refusal] {
         match place {
-            Place::Returned(turn) => self.returned.get(&turn).map_or(&[], |one| &one.refused),
+            Place::Returned(turn) => self.back.get(turn).map_or(&[], |one| &one.refused),
             Place::Queue | Place::Owed => &[],
         }
     }
@@ -234,7 +187,7 @@ impl Group {
     /// Messages with members, and messages that came back.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> (usize, usize) {
-        (self.out.len(), self.returned.len())
+        (self.out.len(), self.back.len())
     }
 
     fn find(&self, number: u64) -> Result<usize, usize> {
@@ -363,7 +316,7 @@ impl Group {
         let refused = out.refused;
         match out.item {
             Some(item) if goes_on => {
-                self.returned.insert(out.turn, Returned { item, refused });
+                self.back.insert(out.turn, Returned { item, refused });
                 false
             }
             item => item.is_some_and(|item| item.owed().is_some()),
@@ -413,7 +366,7 @@ impl Session {
         if let Some((turn, _)) = group.going().next() {
             return Some(Place::Returned(turn));
         }
-        if group.returned.len() >= OVERTAKEN_MAX {
+        if group.back.len() >= OVERTAKEN_MAX {
             return None;
         }
         if !self.queue.is_empty() {
@@ -424,7 +377,7 @@ impl Session {
 
     fn waits_at(&self, place: Place) -> Option<Waits> {
         Some(match place {
-            Place::Returned(turn) => match &self.group.as_ref()?.returned.get(&turn)?.item {
+            Place::Returned(turn) => match &self.group.as_ref()?.back.get(turn)?.item {
                 Item::Owed(owed) => Waits::Owed((**owed).clone()),
                 Item::Memory { message, .. } => Waits::Memory(message.clone()),
             },
@@ -436,7 +389,7 @@ impl Session {
     /// Takes the message out of its place.
     fn take_item(&mut self, place: Place) -> Option<Returned> {
         let item = match place {
-            Place::Returned(turn) => return self.group.as_mut()?.returned.remove(&turn),
+            Place::Returned(turn) => return self.group.as_mut()?.back.remove(turn),
             Place::Queue => {
                 let queued = self.pop_queued()?;
                 let qos = match queued.exactly_once {
@@ -511,7 +464,8 @@ impl Shard {
                 message,
             };
             self.enqueue(slot, queued);
-            return self.dispatch(now, slot);
+            self.dispatch(now, slot);
+            return self.shed(slot);
         }
         let strategy = self.shared.strategy;
         let key = key(strategy, &message);
@@ -677,14 +631,19 @@ impl Shard {
         let Some(group) = session.and_then(|session| session.group.as_mut()) else {
             return;
         };
+        let before = group.back.bytes();
         let mut is_dirty = false;
         for (number, outcome) in turns {
             is_dirty |= group.settle(*number, *outcome, bytes_max);
         }
+        let more_waits = group.back.bytes() > before;
         if is_dirty {
             self.mark_dirty(slot);
         }
         self.dispatch(now, slot);
+        if more_waits {
+            self.shed(slot);
+        }
     }
 
     /// A member is connected, or has changed its options.
@@ -752,7 +711,7 @@ impl Shard {
             return;
         };
         let handed = std::mem::take(&mut group.handed);
-        let dropped = session.owed.len() + session.queue.len() + group.returned.len();
+        let dropped = session.owed.len() + session.queue.len() + group.back.len();
         **group = Group {
             handed,
             counted: group.counted,

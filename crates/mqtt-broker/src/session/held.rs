@@ -1,9 +1,9 @@
 //! What the groups of a process hold in memory, all together, and which of them holds too much.
 //!
 //! For: one bound over all groups, however many there are and wherever they live: on messages that
-//!   only memory has and no member has room for, and on messages that members have and did not
-//!   settle.
-//! Not for: what a group is owed by the log and nobody has; what came back waits where it was.
+//!   only memory has and that wait, new or back from a member, and on messages that members have
+//!   and did not settle.
+//! Not for: what a group is owed by the log and no member has.
 //! Holds: at the bound a group that holds less than an even share of it is not held up by those
 //!   that hold more. One that is has messages with members, and goes on when they are settled.
 
@@ -66,10 +66,33 @@ impl Held {
 }
 
 fn bytes(session: &Session, group: &Group) -> u64 {
-    session.queue_bytes + group.out_bytes
+    session.queue_bytes + group.out_bytes + group.back.bytes()
+}
+
+impl Session {
+    /// Drops the oldest that only memory has and no member; `false` when the newest alone is left.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(group) = &mut self.group else {
+            return false;
+        };
+        // What came back has left the queue before what is in it.
+        group.back.drop_oldest(self.queue.is_empty())
+            || (self.queue.len() > 1 && self.pop_queued().is_some())
+    }
 }
 
 impl Shard {
+    /// More waits in memory than before: the oldest of it goes, down to the group's part.
+    pub(crate) fn shed(&mut self, slot: usize) {
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        while self.shared.held.is_too_much(session) && session.drop_oldest() {
+            self.counts.dropped_limit += 1;
+        }
+        self.weigh_group(slot);
+    }
+
     /// Counts what this group holds now.
     pub(crate) fn weigh_group(&mut self, slot: usize) {
         let Some(session) = self.sessions.get_mut(slot) else {

@@ -402,8 +402,7 @@ impl Shard {
         session.queue.push_back(queued);
         let limits = &self.shared.limits;
         while session.queue.len() > limits.queue_messages_max
-            || (session.queue.len() > 1
-                && (session.queue_bytes > limits.queue_bytes_max || self.shared.held.is_too_much(session)))
+            || (session.queue.len() > 1 && session.queue_bytes > limits.queue_bytes_max)
         {
             session.pop_queued();
             self.counts.dropped_limit += 1;

@@ -198,6 +198,39 @@ fn what_groups_hold_in_memory_is_bounded_over_all_and_shared_evenly() {
 }
 
 #[test]
+fn what_comes_back_counts_as_held_and_the_oldest_of_it_goes() {
+    let limits = Limits {
+        shared_bytes_max: 10_000,
+        ..Limits::default()
+    };
+    let mut world = World::new(1, limits);
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    let x = live(&mut world, 0, &connect_v5('x', "02", "00", ""));
+    exchange(&mut world, x, &subscribe("$share/g/a", 1));
+    let y = member_with(&mut world, 'y', false, ONE);
+    for id in 1..=60 {
+        publish_200(&mut world, p, 'a', id);
+    }
+    assert_eq!(waiting(&world), (60, 0));
+    let mut to_y = world.read(y);
+    assert_eq!(last_bytes(&to_y), [2]);
+    world.cut(x);
+    world.run();
+    let held = world.shared.held.bytes();
+    assert!((9_000..=10_000).contains(&held), "{held}");
+    let dropped = world.shards[0].counts().dropped_limit;
+    let dropped = usize::try_from(dropped).unwrap();
+    assert_eq!(waiting(&world), (1, 59 - dropped));
+    for id in 1..=60 {
+        to_y.extend(puback(&mut world, y, id));
+    }
+    let others = (1..=60).filter(|id| *id != 2);
+    let wanted: Vec<u8> = [2].into_iter().chain(others.skip(dropped)).collect();
+    assert_eq!(last_bytes(&to_y), wanted, "the oldest went");
+    assert_eq!(world.shared.held.bytes(), 0);
+}
+
+#[test]
 fn what_members_have_at_once_is_bounded_over_all_groups() {
     let limits = Limits {
         shared_bytes_max: 10_000,
