@@ -47,6 +47,9 @@ pub trait Policy: Send + Sync {
     fn subscribe(&self, subscriber: &Publisher, filter: &str) -> Verdict;
     /// Whether this message may reach a subscriber whose filter was allowed and selects more.
     fn receive(&self, subscriber: &Publisher, topic: &str) -> Verdict;
+    /// Which rules the answers are by: another number once all answers are by others, so that what
+    /// is read before a question is no newer than its answer.
+    fn generation(&self) -> u64;
 }
 
 /// Who wants to prove something.
@@ -111,5 +114,9 @@ impl Policy for AllowAll {
 
     fn receive(&self, _subscriber: &Publisher, _topic: &str) -> Verdict {
         Verdict::Allow
+    }
+
+    fn generation(&self) -> u64 {
+        0
     }
 }

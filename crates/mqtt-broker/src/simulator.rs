@@ -38,7 +38,7 @@ mod wrong_answers;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, Bytes};
 use headwater_mqtt_codec::{DisconnectReason, Text};
@@ -85,8 +85,8 @@ impl Routes for SomeRoutes {
     }
 }
 
-/// Keeps `secret` from the Client `d`.
-struct Secrets;
+/// Keeps `secret` from the Client `d`, by rules of an even generation.
+struct Secrets(Arc<AtomicU64>);
 
 impl Policy for Secrets {
     fn connect(
@@ -109,9 +109,13 @@ impl Policy for Secrets {
 
     fn receive(&self, subscriber: &Publisher, topic: &str) -> Verdict {
         match (&*subscriber.client, topic) {
-            ("d", "secret") => Verdict::Deny,
+            ("d", "secret") if self.generation().is_multiple_of(2) => Verdict::Deny,
             _ => Verdict::Allow,
         }
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -288,6 +292,8 @@ pub(crate) struct World {
     /// Of connections from now on.
     pub(crate) client_limits: Arc<ClientLimits>,
     strategy: Strategy,
+    /// The generation of what Clients may do.
+    pub(crate) rules: Arc<AtomicU64>,
     epoch: u64,
 }
 
@@ -343,6 +349,7 @@ impl World {
             limits,
             system: System::default(),
             client_limits: Arc::default(),
+            rules: Arc::default(),
             epoch: 0,
         };
         world.inboxes.resize_with(shards, VecDeque::new);
@@ -380,7 +387,7 @@ impl World {
             shards: self.inboxes.len(),
             limits: self.limits.clone(),
             routes: Box::new(SomeRoutes),
-            policy: Box::new(Secrets),
+            policy: Box::new(Secrets(self.rules.clone())),
             response_information: self.response_information.clone(),
             methods: [("W".into(), Box::new(authentication::Word) as _)].into(),
             strategy: self.strategy,

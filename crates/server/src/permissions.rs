@@ -6,7 +6,7 @@
 //!   refused where the whole filter is denied, and each message is judged again when it is sent.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use headwater_mqtt_broker::{Peer, Policy, Publisher, Verdict};
@@ -69,6 +69,8 @@ pub(crate) struct Permissions {
     rules: ArcSwap<Vec<Permission>>,
     /// Some rule denies something to subscribers, so that deliveries have to be judged.
     judges_deliveries: AtomicBool,
+    /// How often they were swapped.
+    generation: AtomicU64,
 }
 
 impl Permissions {
@@ -86,6 +88,8 @@ impl Permissions {
         self.judges_deliveries.fetch_or(denies, Ordering::AcqRel);
         self.rules.store(Arc::new(rules));
         self.judges_deliveries.store(denies, Ordering::Release);
+        // Last: who reads it finds all of this.
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// `asked` is a Topic Name or a Topic Filter.
@@ -133,6 +137,10 @@ impl Policy for PermissionQuestion {
             return Verdict::Allow;
         }
         self.0.verdict(Action::Subscribe, topic)
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
     }
 }
 
@@ -219,7 +227,9 @@ mod tests {
             Verdict::Allow
         );
         assert_eq!(question.receive(&publisher, "secret/x"), Verdict::Deny);
+        let before = question.generation();
         question.0.swap(Vec::new());
+        assert_ne!(question.generation(), before, "it is asked again");
         assert_eq!(question.receive(&publisher, "secret/x"), Verdict::Allow);
     }
 

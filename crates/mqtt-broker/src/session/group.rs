@@ -102,6 +102,8 @@ pub(crate) struct Group {
     members: Vec<Member>,
     /// Those of them that have room.
     ready: BTreeSet<u64>,
+    /// The generation of the [`Policy`](crate::Policy) by which they may read.
+    rules: u64,
     /// Who had the last message.
     last: u64,
     /// By a number of its own each time one is given to somebody.
@@ -155,7 +157,8 @@ impl Group {
             || self.all_refuse(refused).is_some()
     }
 
-    /// Why this member does not take it, as far as it has said so on its connection of now.
+    /// Why this member does not take it, as far as it has said so on its connection of now, by the
+    /// rules of now.
     fn refusal(&self, refused: &[Refusal], number: u64) -> Option<Unfit> {
         let index = refused.binary_search_by_key(&number, |one| one.member);
         let refusal = refused.get(index.ok()?)?;
@@ -163,6 +166,11 @@ impl Group {
     }
 
     fn stands(&self, refusal: &Refusal) -> bool {
+        if let Unfit::Denied { rules } = refusal.why
+            && rules != self.rules
+        {
+            return false;
+        }
         let member = self.find(refusal.member).ok();
         let member = member.and_then(|index| self.members.get(index));
         member.is_some_and(|member| member.connection == refusal.connection)
@@ -329,7 +337,8 @@ impl Group {
             return None;
         }
         let mut members = self.members.iter();
-        members.try_fold(Unfit::Denied, |why, member| {
+        let denied = Unfit::Denied { rules: self.rules };
+        members.try_fold(denied, |why, member| {
             Some(why.max(self.refusal(refused, member.number())?))
         })
     }
@@ -489,8 +498,13 @@ impl Shard {
 
     /// Gives what waits to members that have room.
     pub(crate) fn dispatch(&mut self, now: Now, slot: usize) {
-        let session = self.sessions.get(slot);
-        let is_group = session.is_some_and(|one| one.group.is_some() && !one.over);
+        let Some(session) = self.sessions.get_mut(slot) else {
+            return;
+        };
+        if let Some(group) = &mut session.group {
+            group.rules = self.shared.policy.generation();
+        }
+        let is_group = session.group.is_some() && !session.over;
         while is_group && self.dispatch_one(now, slot) {}
         self.weigh_group(slot);
     }
@@ -540,7 +554,7 @@ impl Shard {
         }
         match group.all_refuse(refused) {
             Some(Unfit::TooLarge) => self.counts.dropped_too_large += 1,
-            Some(Unfit::Denied) => self.counts.dropped_denied += 1,
+            Some(Unfit::Denied { .. }) => self.counts.dropped_denied += 1,
             None => return false,
         }
         self.drop_item(slot, place)

@@ -54,7 +54,8 @@ impl Item {
     }
 }
 
-/// A member that does not take a message, for as long as it has this connection.
+/// A member that does not take a message, for as long as it has this connection; one that may not
+/// read it, by rules that still stand.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) member: u64,

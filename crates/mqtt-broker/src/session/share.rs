@@ -44,7 +44,7 @@ pub(crate) enum Outcome {
     Back,
     /// The same, and this one is not there any more.
     Absent,
-    /// The same, and not for this one as long as it has this connection.
+    /// The same, and not for this one as long as it has this connection and the reason stands.
     Unfit(Unfit),
     /// It is the member's for good, in the log, with this sequence; `Done` follows.
     Taken(u64),
@@ -53,8 +53,8 @@ pub(crate) enum Outcome {
 /// Why a member does not take a message.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Unfit {
-    /// It may not read it.
-    Denied,
+    /// It may not read it, by the rules of this generation.
+    Denied { rules: u64 },
     /// It is longer than its Maximum Packet Size.
     TooLarge,
 }
@@ -421,8 +421,10 @@ impl Shard {
             self.counts.dropped_expired += 1;
             return self.answer(given, Outcome::Done);
         }
+        // First: rules that change meanwhile have it asked again.
+        let rules = self.shared.policy.generation();
         if !self.may_receive(slot, &message.topic) {
-            return self.answer(given, Outcome::Unfit(Unfit::Denied));
+            return self.answer(given, Outcome::Unfit(Unfit::Denied { rules }));
         }
         let Some(connection) = self.connections.get_mut(at) else {
             return;

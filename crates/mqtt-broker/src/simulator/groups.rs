@@ -2,6 +2,7 @@
 //! whom. Bytes from the specification (MQTT 5.0, 4.8.2).
 
 use std::num::NonZeroU16;
+use std::sync::atomic::Ordering;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -139,6 +140,30 @@ fn who_refused_a_message_is_asked_again_on_the_next_connection() {
         assert_eq!(payloads(&exchange(&mut world, x, &connect)), got);
         assert_eq!(returned(&world), 2 - got.len());
     }
+}
+
+#[test]
+fn who_was_denied_a_message_is_asked_again_by_other_rules() {
+    let mut world = World::new(1, Limits::default());
+    let d = live(&mut world, 0, &connect_v5('d', "02", "00", ""));
+    let y = live(&mut world, 0, &connect_v5('y', "02", "03 21 0002", ""));
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    for member in [d, y] {
+        exchange(&mut world, member, &subscribe("$share/g/secret", 1));
+    }
+    let publish = |world: &mut World, id: u8| {
+        let bytes = hex(&format!("32 0b 0006 736563726574 00{id:02x} {id:02x}"));
+        exchange(world, p, &bytes);
+    };
+    for id in 1..=3 {
+        publish(&mut world, id);
+    }
+    assert_eq!((world.read(d), payloads(&world.read(y))), (vec![], vec![1]));
+    assert_eq!(returned(&world), 2);
+    world.rules.fetch_add(1, Ordering::Relaxed);
+    publish(&mut world, 4);
+    assert_eq!(payloads(&world.read(d)), [2, 3, 4]);
+    assert_eq!(world.shards[0].counts().dropped_denied, 0);
 }
 
 /// PUBLISH to this topic of one letter at QoS 1, 200 bytes long.
