@@ -23,13 +23,10 @@ use crate::matching::{FastMap, Target};
 use crate::message::memory;
 use crate::owed::Owed;
 use crate::pending::Then;
-use crate::session::returned::{Back, Item, Refusal, Refused, Returned};
+use crate::session::returned::{Back, Item, OVERTAKEN_MAX, Refusal, Refused, Returned};
 use crate::session::share::{Dispatch, Given, Outcome, Unfit};
 use crate::session::{Queued, Session};
 use crate::{CommitId, ConnectionId, Message, Now, Publisher, Shard};
-
-/// Messages that may wait for a member that has no room, and be overtaken; behind so many all wait.
-const OVERTAKEN_MAX: usize = 64;
 
 /// One that is connected.
 #[derive(Debug)]
@@ -125,8 +122,7 @@ impl Group {
     /// What it still owes besides its queue, ascending by sequence once sorted.
     pub(crate) fn owed(&self) -> impl Iterator<Item = &Owed> {
         let out = self.out.values().filter_map(|one| one.item.as_ref());
-        let back = self.back.iter().map(|(_, one)| &one.item);
-        out.chain(back).filter_map(Item::owed)
+        out.chain(self.back.items()).filter_map(Item::owed)
     }
 
     pub(crate) fn owed_mut(&mut self) -> impl Iterator<Item = &mut Owed> {
@@ -136,18 +132,31 @@ impl Group {
 
     /// What came back, can go on and must be read from the log again, in its order.
     pub(crate) fn owed_again(&self) -> impl Iterator<Item = &Owed> {
-        self.going().filter_map(|(_, one)| one.item.owed())
-    }
-
-    /// What came back and can go on, by turn.
-    fn going(&self) -> impl Iterator<Item = (u64, &Returned)> {
         let mut overtaken = 0;
-        let all = self.back.iter().map_while(move |(turn, one)| {
+        let all = self.back.unblocked().map_while(move |one| {
             let goes = self.can_go(&one.refused);
             overtaken += usize::from(!goes);
-            (overtaken < OVERTAKEN_MAX).then_some(goes.then_some((turn, one)))
+            (overtaken < OVERTAKEN_MAX).then_some(goes.then_some(one))
         });
-        all.flatten()
+        all.flatten().filter_map(|one| one.item.owed())
+    }
+
+    /// Puts aside what cannot go before the first that can: it is looked at again when a member
+    /// becomes ready that has not refused it, when one parts, or by other rules, and not for each
+    /// message that overtakes it.
+    fn block(&mut self) {
+        while let Some((turn, one)) = self.back.first()
+            && !self.can_go(&one.refused)
+        {
+            self.back.block(turn);
+        }
+    }
+
+    /// This member is ready now.
+    fn unblock(&mut self, number: u64) {
+        let mut back = std::mem::take(&mut self.back);
+        back.unblock(|refused| self.refusal(refused, number).is_none());
+        self.back = back;
     }
 
     /// One that has room may take it, or nobody takes it at all.
@@ -260,10 +269,11 @@ impl Group {
             let hand = self.hands.get(&(number, member.connection));
             hand.is_none_or(|hand| hand.messages < member.window && hand.bytes < bytes_max)
         });
-        match has_room {
-            true => self.ready.insert(number),
-            false => self.ready.remove(&number),
-        };
+        if !has_room {
+            self.ready.remove(&number);
+        } else if self.ready.insert(number) {
+            self.unblock(number);
+        }
     }
 
     /// A member is gone, unless it has another connection by now.
@@ -274,6 +284,8 @@ impl Group {
         {
             self.members.remove(index);
             self.ready.remove(&number);
+            // It may have been the last that could take them.
+            self.back.unblock(|_| true);
         }
     }
 
@@ -372,7 +384,7 @@ impl Session {
 
     /// Where the next message is that can go to somebody.
     fn place(&self, group: &Group) -> Option<Place> {
-        if let Some((turn, _)) = group.going().next() {
+        if let Some((turn, _)) = group.back.first() {
             return Some(Place::Returned(turn));
         }
         if group.back.len() >= OVERTAKEN_MAX {
@@ -502,7 +514,11 @@ impl Shard {
             return;
         };
         if let Some(group) = &mut session.group {
-            group.rules = self.shared.policy.generation();
+            let rules = self.shared.policy.generation();
+            if rules != group.rules {
+                group.rules = rules;
+                group.back.unblock(|_| true);
+            }
         }
         let is_group = session.group.is_some() && !session.over;
         while is_group && self.dispatch_one(now, slot) {}
@@ -511,10 +527,15 @@ impl Shard {
 
     /// `false` when nothing more can be done now.
     fn dispatch_one(&mut self, now: Now, slot: usize) -> bool {
-        let Some(session) = self.sessions.get(slot) else {
+        let Some(session) = self.sessions.get_mut(slot) else {
             return false;
         };
-        let Some(group) = session.group.as_deref().filter(|one| !one.ready.is_empty()) else {
+        let Some(group) = session.group.as_mut().filter(|one| !one.ready.is_empty()) else {
+            return false;
+        };
+        group.block();
+        let session = &*session;
+        let Some(group) = session.group.as_deref() else {
             return false;
         };
         let Some(place) = session.place(group) else {
@@ -675,6 +696,8 @@ impl Shard {
                 if let Some(old) = group.members.get_mut(index) {
                     *old = member;
                 }
+                // What it refused on another connection it may take on this one.
+                group.ready.remove(&number);
             }
             Err(index) => group.members.insert(index, member),
         }

@@ -388,10 +388,14 @@ fn the_clock_that_costs_are_read_from_goes_on_between_any_two_looks() {
     assert!(looks.is_sorted_by(|a, b| a < b), "{looks:?}");
 }
 
+fn least_of_three(run: impl Fn() -> u64) -> u64 {
+    (0..3).map(|_| run()).min().unwrap()
+}
+
 /// What `what` costs in a world whose group has given x, that has a large window, so many messages;
 /// the least of three times.
 fn costs(count: usize, what: impl Fn(&mut World, ConnectionId)) -> u64 {
-    let runs = (0..3).map(|_| {
+    least_of_three(|| {
         let limits = Limits {
             inflight_max: NonZeroU16::MAX,
             ..Limits::default()
@@ -406,8 +410,56 @@ fn costs(count: usize, what: impl Fn(&mut World, ConnectionId)) -> u64 {
         let start = busy_ns();
         what(&mut world, x);
         busy_ns() - start
-    });
-    runs.min().unwrap()
+    })
+}
+
+#[test]
+fn what_waits_for_one_member_costs_those_nothing_that_overtake_it() {
+    let cost = |longs: u8| {
+        least_of_three(|| {
+            let mut world = World::new(1, Limits::default());
+            member_with(&mut world, 'y', false, ONE);
+            for id in '0'..='W' {
+                member_with(&mut world, id, false, SHORT);
+            }
+            let p = live(&mut world, 0, &connect_v3('p', true));
+            // One for each of them.
+            for id in 1..=41 {
+                publish(&mut world, p, 1, id);
+            }
+            for id in 1..=longs {
+                publish_long(&mut world, p, id);
+            }
+            assert_eq!(returned(&world), usize::from(longs));
+            let message = hex("32 06 0001 61 0001 01");
+            let start = busy_ns();
+            exchange(&mut world, p, &message.repeat(300));
+            let cost = busy_ns() - start;
+            assert_eq!(waiting(&world), (341, usize::from(longs)));
+            cost
+        })
+    };
+    let (none, many) = (cost(0), cost(60));
+    assert!(many < 3 * none, "{none} ns, {many} ns");
+}
+
+#[test]
+fn what_waits_for_a_member_is_not_kept_when_that_one_goes() {
+    let mut world = World::new(1, Limits::default());
+    let x = member_with(&mut world, 'x', false, SHORT);
+    let y = member_with(&mut world, 'y', false, ONE);
+    let p = live(&mut world, 0, &connect_v3('p', true));
+    publish(&mut world, p, 1, 1);
+    publish(&mut world, p, 1, 2);
+    publish_long(&mut world, p, 3);
+    publish(&mut world, p, 1, 4);
+    assert_eq!(payloads(&world.read(x)), [1, 4]);
+    assert_eq!(returned(&world), 1);
+    world.cut(y);
+    world.run();
+    assert_eq!(payloads(&world.read(x)), [2]);
+    assert_eq!(world.shards[0].counts().dropped_too_large, 1);
+    assert_eq!(waiting(&world), (3, 0));
 }
 
 #[test]
