@@ -49,10 +49,12 @@ pub enum Table {
     /// Number of a group, sequence of a QoS 2 message that it no longer owes to any other member:
     /// one has it for good.
     Handed,
+    /// Session number, ascending number -> a Will that the log is still to take.
+    Wills,
 }
 
 impl Table {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Sessions,
         Self::Subscriptions,
         Self::Retained,
@@ -62,9 +64,10 @@ impl Table {
         Self::Numbers,
         Self::Groups,
         Self::Handed,
+        Self::Wills,
     ];
 
-    /// 0 to 8, fixed for ever: `server` adds its base to get the log's table.
+    /// 0 to 9, fixed for ever: `server` adds its base to get the log's table.
     pub fn index(self) -> u8 {
         match self {
             Self::Sessions => 0,
@@ -76,6 +79,7 @@ impl Table {
             Self::Numbers => 6,
             Self::Groups => 7,
             Self::Handed => 8,
+            Self::Wills => 9,
         }
     }
 }

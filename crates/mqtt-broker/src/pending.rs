@@ -58,6 +58,8 @@ pub(crate) enum Then {
     Left(Option<ConnectionId>),
     /// Its Will is published.
     Willed(Option<ConnectionId>),
+    /// This one of those that wait for the log is published.
+    Late(u64),
     /// It has ended.
     Ended(Option<ConnectionId>),
     /// An expired Retained Message is gone.
@@ -370,6 +372,11 @@ impl Shard {
                     self.willed(now, slot, outcome);
                 }
                 self.close_said(now, said, None);
+            }
+            Then::Late(sequence) => {
+                if let Some(slot) = slot {
+                    self.late_done(now, slot, sequence, outcome);
+                }
             }
             Then::Ended(said) => {
                 if let Some(slot) = slot {

@@ -6,6 +6,7 @@
 //!   may have been sent keeps its Packet Identifier.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroI64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,9 +19,10 @@ use crate::input::Between;
 use crate::matching::FastMap;
 use crate::owed::{Owed, OwedEntry, OwedQueue};
 use crate::rows::{self, Floor, OutboundRow};
+use crate::session::late::Late;
 use crate::session::{Inflight, Progress, Session, Subscribed};
 use crate::tree::Subscriber;
-use crate::{Input, Now, Position, ShardMessage, Shared, Table};
+use crate::{Input, Message, Now, Position, ShardMessage, Shared, Table};
 
 /// A Session being put together.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ struct Parts {
     group: Option<Box<str>>,
     /// What members have of it for good.
     handed: BTreeSet<u64>,
+    /// Wills that wait for the log.
+    wills: BTreeMap<u64, Arc<Message>>,
     floor: Floor,
     /// What it is owed, as it came: each queue ascends by sequence.
     debts: Vec<OwedQueue>,
@@ -78,7 +82,7 @@ impl Restore {
     fn take_row(&mut self, table: Table, key: &[u8], value: &Bytes) -> Option<()> {
         match table {
             Table::Retained => {
-                let message = rows::decode_retained(value, self.now)?;
+                let message = rows::decode_message(value, self.now)?;
                 self.shared.retained.set(&Arc::new(message));
                 return Some(());
             }
@@ -93,7 +97,8 @@ impl Restore {
             | Table::Outbound
             | Table::Floors
             | Table::Groups
-            | Table::Handed => {}
+            | Table::Handed
+            | Table::Wills => {}
         }
         let now = self.now;
         let (number, rest) = rows::split_key(key)?;
@@ -121,7 +126,11 @@ impl Restore {
             }
             Table::Floors => parts.floor = rows::decode_floor(value)?,
             Table::Groups => parts.group = Some(rows::decode_group(value)?),
-            Table::Handed => drop(parts.handed.insert(rows::handed_sequence(rest)?)),
+            Table::Handed => drop(parts.handed.insert(rows::sequence(rest)?)),
+            Table::Wills => {
+                let message = Arc::new(rows::decode_message(value, now)?);
+                parts.wills.insert(rows::sequence(rest)?, message);
+            }
             Table::Retained | Table::Numbers => {}
         }
         Some(())
@@ -182,7 +191,7 @@ impl Restore {
     pub fn finish(mut self) -> Vec<Vec<Input>> {
         let shards = self.shared.shards.max(1);
         let mut numbers: Vec<u64> = self.parts.keys().copied().collect();
-        // The newest first: of two Sessions with one client id, which no commit makes, it stays.
+        // The newest first: of two Sessions with one client id it stays.
         numbers.sort_unstable_by(|a, b| b.cmp(a));
         let mut inputs: Vec<Vec<Input>> = (0..shards).map(|_| Vec::new()).collect();
         for number in &numbers {
@@ -266,29 +275,26 @@ impl Restore {
         let now = self.now;
         let row = parts.row.take()?;
         let publisher = Arc::new(row.publisher);
-        let persistent = row.expiry_seconds > 0;
+        // It had ended when a newer one came, and the log did not let it go: it ends again.
+        let over = self.shared.directory.is_held(&publisher.client);
+        let persistent = row.expiry_seconds > 0 && !over;
         let seat = Arc::new(Seat::new(number, home, persistent));
         let claim = CommitId(RESTORED | number);
-        if !self
-            .shared
-            .directory
-            .restore(&publisher, home, claim, &seat)
-        {
-            tracing::warn!(
-                number,
-                "a session whose client id a newer one has is left out"
-            );
-            return None;
+        if !over {
+            self.shared
+                .directory
+                .restore(&publisher, home, claim, &seat);
         }
         if persistent {
             self.shared.count_persistent(true);
         }
         let mut session = Session::new(seat.clone(), publisher, claim);
+        session.over = over;
         session.expiry_seconds = row.expiry_seconds;
         session.has_rows = true;
         let mut subscriptions = parts.subscriptions;
         subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
-        for one in &mut subscriptions {
+        for one in subscriptions.iter_mut().filter(|_| !over) {
             one.group = self.join(&one.filter, one.options.qos, home);
             if one.group.is_some() {
                 continue;
@@ -346,7 +352,7 @@ impl Restore {
             .max(parts.floor.front);
         // Who was connected at the crash left now.
         let left_at_ms = row.left_at_ms.unwrap_or(now.wall_ms);
-        session.left_at_ms = Some(left_at_ms);
+        session.left_at_ms = NonZeroI64::new(left_at_ms);
         let after = |seconds: u32| now.mono_ms + u64::from(seconds) * 1_000;
         if row.expiry_seconds != u32::MAX {
             let away_ms = now.wall_ms.saturating_sub(left_at_ms).max(0).unsigned_abs();
@@ -356,9 +362,13 @@ impl Restore {
                     .max(now.mono_ms),
             );
         }
+        if over {
+            session.ends_at = Some(now.mono_ms);
+        }
         // A Will's delay starts at the restart.
         session.will_at = row.will.as_ref().map(|will| after(will.delay_seconds));
         session.will = row.will.map(Box::new);
+        session.late = Late::restored(parts.wills, now);
         Some(session)
     }
 }

@@ -359,7 +359,7 @@ pub(crate) fn handed(group: u64, sequence: u64) -> Change {
 }
 
 /// The sequence that is the rest of a key.
-pub(crate) fn handed_sequence(rest: &[u8]) -> Option<u64> {
+pub(crate) fn sequence(rest: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(rest.try_into().ok()?))
 }
 
@@ -395,7 +395,19 @@ pub(crate) fn retained(message: &Message) -> Change {
     )
 }
 
-pub(crate) fn decode_retained(value: &Bytes, now: Now) -> Option<Message> {
+/// A Will that waits for the log, in its place among those of one Session.
+pub(crate) fn will(number: u64, sequence: u64, message: &Message) -> Change {
+    let mut value = begin();
+    put_message(&mut value, message);
+    let key = key(number, &sequence.to_be_bytes());
+    row(Table::Wills, key, Some(value))
+}
+
+pub(crate) fn will_gone(number: u64, sequence: u64) -> Change {
+    row(Table::Wills, key(number, &sequence.to_be_bytes()), None)
+}
+
+pub(crate) fn decode_message(value: &Bytes, now: Now) -> Option<Message> {
     let mut bytes = &value[..];
     let bytes = &mut bytes;
     take_version(bytes)?;
@@ -495,7 +507,9 @@ mod tests {
             mono_ms: 7_000,
             wall_ms: 3_000,
         };
-        let back = decode_retained(&value(retained(&message)), now).unwrap();
+        let back = decode_message(&value(retained(&message)), now).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{message:?}"));
+        let back = decode_message(&value(will(1, 2, &message)), now).unwrap();
         assert_eq!(format!("{back:?}"), format!("{message:?}"));
         let empty = Message {
             payload: Bytes::new(),
@@ -545,7 +559,7 @@ mod tests {
                 "the clock was set back: not longer than its interval",
             ),
         ] {
-            let back = decode_retained(&row, at(3_000, wall_ms)).unwrap();
+            let back = decode_message(&row, at(3_000, wall_ms)).unwrap();
             assert_eq!(back.expires_at, Some(3_000 + left_ms), "{why}");
             assert_eq!(back.at_ms, 1_000_000);
         }
@@ -584,7 +598,7 @@ mod tests {
         fn decoding_is_total(bytes: Vec<u8>) {
             let bytes = Bytes::from(bytes);
             let _ = decode_session(&bytes, Now::default());
-            let _ = decode_retained(&bytes, Now::default());
+            let _ = decode_message(&bytes, Now::default());
             let _ = decode_subscription(&bytes);
             let _ = decode_floor(&bytes);
             let _ = decode_outbound(&bytes);

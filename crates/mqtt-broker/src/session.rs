@@ -13,6 +13,7 @@ pub(crate) mod end;
 pub(crate) mod feeds;
 pub(crate) mod group;
 pub(crate) mod held;
+pub(crate) mod late;
 pub(crate) mod publish_in;
 pub(crate) mod publish_out;
 pub(crate) mod resume;
@@ -23,6 +24,7 @@ pub(crate) mod takeover;
 pub(crate) mod will;
 
 use std::collections::VecDeque;
+use std::num::NonZeroI64;
 use std::sync::Arc;
 
 use headwater_mqtt_codec::{SubscriptionId, SubscriptionOptions};
@@ -30,6 +32,7 @@ use smallvec::SmallVec;
 
 use self::feeds::Feeds;
 use self::group::Group;
+use self::late::Late;
 use self::share::Shares;
 use crate::directory::Seat;
 use crate::matching::FastMap;
@@ -146,9 +149,12 @@ pub(crate) struct Session {
     pub(crate) floor_dirty: bool,
     pub(crate) will: Option<Box<WillRow>>,
     pub(crate) will_at: Option<u64>,
+    /// Wills that are due and wait for the log.
+    pub(crate) late: Option<Box<Late>>,
     pub(crate) ends_at: Option<u64>,
     pub(crate) timer: Option<u64>,
-    pub(crate) left_at_ms: Option<i64>,
+    /// Wall clock.
+    pub(crate) left_at_ms: Option<NonZeroI64>,
     /// It is a group, not a Client.
     pub(crate) group: Option<Box<Group>>,
     /// Messages of its groups that it has.
@@ -188,6 +194,7 @@ impl Session {
             floor_dirty: false,
             will: None,
             will_at: None,
+            late: None,
             ends_at: None,
             timer: None,
             left_at_ms: None,
@@ -208,7 +215,7 @@ impl Session {
         SessionRow {
             publisher: (*self.publisher).clone(),
             expiry_seconds: self.expiry_seconds,
-            left_at_ms: self.left_at_ms,
+            left_at_ms: self.left_at_ms.map(NonZeroI64::get),
             will: self.will.as_deref().cloned(),
         }
     }

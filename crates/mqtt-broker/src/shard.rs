@@ -7,6 +7,7 @@
 //!   not begun: the driver ends the one connection whose bytes caused it.
 
 use std::collections::VecDeque;
+use std::num::NonZeroI64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -609,7 +610,9 @@ impl Shard {
         let waits = session.unsettled || session.connection.is_some();
         let ends = [session.will_at, session.ends_at];
         let ends = ends.into_iter().flatten().filter(|_| !waits);
-        let due = ends.chain(load_at).min();
+        let late_at = session.late.as_ref().and_then(|late| late.at);
+        let late_at = late_at.filter(|_| !session.unsettled);
+        let due = ends.chain(load_at).chain(late_at).min();
         self.timers.set(Due::Session(slot), &mut session.timer, due);
     }
 
@@ -646,7 +649,7 @@ impl Shard {
             if session.group.is_some() && !session.unsettled {
                 session.take_floor(&mut draft);
             } else if session.has_rows && session.connection.is_some() && !session.unsettled {
-                session.left_at_ms = Some(now.wall_ms);
+                session.left_at_ms = NonZeroI64::new(now.wall_ms);
                 session.row_dirty = true;
                 session.take_floor(&mut draft);
             }

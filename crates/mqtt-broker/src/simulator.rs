@@ -155,6 +155,8 @@ pub(crate) struct Log {
     /// Payloads of all records there ever were.
     stored: BTreeSet<Bytes>,
     pub(crate) full: bool,
+    /// It takes rows, and refuses what it would append; so does the log when the disk is full.
+    pub(crate) refuses_appends: Option<Refusal>,
     /// Longest payload it takes.
     pub(crate) payload_bytes_max: Option<usize>,
     pub(crate) syncs: u64,
@@ -181,6 +183,10 @@ impl Log {
     fn take(&mut self, commit: &Commit) -> Result<Receipt, Refusal> {
         if self.full && !commit.is_empty() {
             return Err(Refusal::Full);
+        }
+        let appends = commit.stores_message() || commit.owed.is_some();
+        if let Some(refusal) = self.refuses_appends.filter(|_| appends) {
+            return Err(refusal);
         }
         let is_so = |expected: &Change| {
             let key = (expected.table, expected.key.clone());

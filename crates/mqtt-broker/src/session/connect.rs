@@ -19,8 +19,9 @@ use crate::reasons::Rejection;
 use crate::rows::{self, Floor, SessionRow, WillRow};
 use crate::session::Session;
 use crate::session::end::End;
+use crate::session::late::LATE_MAX;
 use crate::session::will::will_row;
-use crate::{Change, CommitId, Limits, Now, Publisher, Refusal, Shard, Shared, Verdict};
+use crate::{Change, CommitId, Limits, Message, Now, Publisher, Refusal, Shard, Shared, Verdict};
 
 /// Session numbers that one row reserves.
 pub(crate) const NUMBERS_STEP: u64 = 1 << 12;
@@ -67,6 +68,10 @@ const NO_ROOM: Rejection = Rejection::new(
     ConnAckReason::QuotaExceeded,
     "the log has no room for this session now; try again later",
 );
+const TOO_MANY_WILLS: Rejection = Rejection::new(
+    ConnAckReason::QuotaExceeded,
+    "the log has no room for the Wills of this client's earlier connections; try one without a Will",
+);
 
 /// What a Session becomes once the commit of its CONNECT is there.
 #[derive(Debug)]
@@ -78,6 +83,8 @@ pub(crate) struct Dress {
     /// Its row is in that commit.
     writes_row: bool,
     present: bool,
+    /// Wills that wait for the log from now on, behind those that do.
+    late: Vec<Arc<Message>>,
     /// Slot and number of the old Session whose end is in that commit.
     replaced: Option<(usize, u64)>,
     /// Up to where that commit reserves Session numbers.
@@ -252,6 +259,17 @@ impl Shard {
             return self.refuse_connect(now, at, TOO_MANY_SESSIONS);
         }
         let present = old.is_some() && !is_clean;
+        let late = old_session.map_or_else(Vec::new, |one| one.wills_due(now, present));
+        let waiting = old_session.filter(|_| present);
+        let waiting = waiting.map_or(0, |one| one.late_count()) + late.len();
+        if connect.will.is_some() && waiting >= LATE_MAX {
+            // The Session stays what it was.
+            if let Some(old) = old {
+                self.settle_seat(old, claim);
+                self.rearm_session(old);
+            }
+            return self.refuse_connect(now, at, TOO_MANY_WILLS);
+        }
         let slot = old.filter(|_| present).unwrap_or_else(|| {
             let number = self.shared.next_number();
             let seat = Arc::new(Seat::new(number, self.index, expiry_seconds > 0));
@@ -277,35 +295,44 @@ impl Shard {
             expiry_seconds,
             writes_row: false,
             present,
+            late,
             replaced: None,
             numbers: None,
         };
         self.take_connection(now, at, slot, &connect);
-        let mut draft = Draft::rows(self.dress_rows(slot, &mut dress));
-        if let Some(old) = old.filter(|_| !present)
+        let draft = Draft::rows(self.dress_rows(slot, &mut dress));
+        self.submit_dress(now, at, slot, old.filter(|_| !present), draft, dress);
+    }
+
+    /// Commits what CONNECT changes; the end of the `old` Session too, where it is another's.
+    fn submit_dress(
+        &mut self,
+        now: Now,
+        at: usize,
+        slot: usize,
+        old: Option<usize>,
+        mut draft: Draft,
+        mut dress: Dress,
+    ) {
+        if let Some(old) = old
             && let Some(session) = self.sessions.get_mut(old)
         {
             session.unsettled = true;
             session.pending += 1;
             dress.replaced = Some((old, session.number()));
             draft.changes.extend(session.removal());
-            self.settle_later(slot);
-            // The Session ends before the Will Delay Interval has passed [MQTT-3.1.3-9].
-            let then = Then::Connected(Box::new(dress));
-            self.publish_will(now, old, draft, Some(at), Some(slot), then);
         } else if draft.changes.is_empty() {
-            self.connected(now, Some(at), slot, dress, Ok(()));
-        } else {
-            self.settle_later(slot);
-            let then = Then::Connected(Box::new(dress));
-            self.submit_with_late_will(now, slot, draft, at, then);
+            return self.connected(now, Some(at), slot, dress, Ok(()));
         }
-    }
-
-    fn settle_later(&mut self, slot: usize) {
         if let Some(session) = self.sessions.get_mut(slot) {
             session.unsettled = true;
         }
+        self.submit(
+            draft,
+            Some(at),
+            Some(slot),
+            Then::Connected(Box::new(dress)),
+        );
     }
 
     /// The connection becomes what this CONNECT says.
@@ -353,7 +380,7 @@ impl Shard {
             || session.left_at_ms.is_some()
             || dress.will.is_some();
         // A Will is logged also with a Session that ends with its connection.
-        let needs_rows = dress.expiry_seconds > 0 || dress.will.is_some();
+        let needs_rows = dress.expiry_seconds > 0 || dress.will.is_some() || !dress.late.is_empty();
         dress.writes_row = if first_time { needs_rows } else { row_differs };
         if !dress.writes_row {
             return changes;
@@ -366,6 +393,7 @@ impl Shard {
             will: dress.will.as_deref().cloned(),
         };
         changes.push(rows::session(number, &row));
+        changes.extend(session.late_rows(&dress.late));
         if first_time {
             let floor = Floor {
                 front: session.next_sequence,
@@ -390,6 +418,7 @@ impl Shard {
         session.publisher = dress.publisher;
         session.expiry_seconds = dress.expiry_seconds;
         session.will = dress.will;
+        session.push_late(dress.late);
         (session.will_at, session.ends_at, session.left_at_ms) = (None, None, None);
         if dress.writes_row {
             session.has_rows = true;
@@ -426,6 +455,7 @@ impl Shard {
             None => true,
         };
         self.put_on(slot, dress);
+        self.publish_late(now, slot);
         if !is_ours {
             // Another claim is past us, and gets nothing: this Session has no past yet.
             if let Some(at) = at {

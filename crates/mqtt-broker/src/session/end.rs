@@ -4,6 +4,8 @@
 //!   removal of one that does not outlive it.
 //! Holds: where the log knows a Session, its end is a commit; what DISCONNECT promises follows it.
 
+use std::num::NonZeroI64;
+
 use headwater_mqtt_codec::{Disconnect, DisconnectReason, Packet, Text};
 
 use crate::connection::{Connection, Stage};
@@ -188,7 +190,7 @@ impl Shard {
         if end == End::Normal {
             session.will = None;
         }
-        session.left_at_ms = Some(now.wall_ms);
+        session.left_at_ms = NonZeroI64::new(now.wall_ms);
         if ends || !session.is_persistent() {
             return self.end_session(now, slot, said);
         }
@@ -232,7 +234,7 @@ impl Shard {
             shares.ending = true;
         }
         let draft = Draft::rows(session.removal());
-        self.publish_will(now, slot, draft, None, Some(slot), Then::Ended(said));
+        self.publish_will(now, slot, draft, Then::Ended(said));
     }
 
     /// The log has let a Session go, or has not: then it stays.
@@ -250,6 +252,10 @@ impl Shard {
         if outcome.is_ok() {
             self.forget_session(slot);
             return self.close_said(now, said, None);
+        }
+        if outcome == Err(Refusal::TooLarge) && session.will.take().is_some() {
+            self.counts.refused += 1; // That Will is never taken.
+            return self.end_session(now, slot, said);
         }
         if said.is_some() && session.is_persistent() {
             // As if the DISCONNECT had said nothing of it.
@@ -339,6 +345,7 @@ impl Session {
             .map(|one| one.id)
             .chain(self.finished.iter().copied());
         changes.extend(outbound.map(|id| rows::outbound_gone(number, id)));
+        changes.extend(self.late_gone());
         changes
     }
 

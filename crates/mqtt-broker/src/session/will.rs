@@ -1,5 +1,6 @@
 //! The Will: published when the connection ends without a normal DISCONNECT.
 //!
+//! Not for: one that the log refused and whose Client is back, see `late`.
 //! Holds: logged with its Session; published once, in the commit that takes it out of the row;
 //!   not before its delay, and not if the Session is taken up again by then [MQTT-3.1.3-9].
 
@@ -48,30 +49,23 @@ pub(crate) fn will_row(will: Will, publisher: &Arc<Publisher>) -> WillRow {
 pub(crate) const RETRY_MS: u64 = 1_000;
 
 impl Shard {
-    /// Publishes the Will of a Session, if it has one, in one commit with `draft`. It stays with
-    /// the Session until that is answered.
-    pub(crate) fn publish_will(
-        &mut self,
-        now: Now,
-        slot: usize,
-        draft: Draft,
-        at: Option<usize>,
-        then_of: Option<usize>,
-        then: Then,
-    ) {
+    /// Publishes the Will of a Session, if it has one, in one commit with `draft`, behind those that
+    /// wait. It stays with the Session until that is answered.
+    pub(crate) fn publish_will(&mut self, now: Now, slot: usize, mut draft: Draft, then: Then) {
+        draft.lane = self.publish_late(now, slot);
         let will = self.sessions.get(slot).and_then(|one| one.will.as_ref());
         let Some(will) = will else {
-            self.submit(draft, at, then_of, then);
+            self.submit(draft, None, Some(slot), then);
             return;
         };
         let mut message = (*will.message).clone();
         message.arrive(now);
         if self.may_publish(slot, &message.topic).is_err() {
             self.counts.refused += 1;
-            self.submit(draft, at, then_of, then);
+            self.submit(draft, None, Some(slot), then);
             return;
         }
-        self.publish_other(message, draft, at, then_of, then);
+        self.publish_other(message, draft, None, Some(slot), then);
     }
 
     /// A Will whose time has come goes out in the commit that takes it out of the row.
@@ -85,29 +79,7 @@ impl Shard {
         session.row_dirty = false;
         session.take_floor(&mut draft);
         session.unsettled = true;
-        self.publish_will(now, slot, draft, None, Some(slot), Then::Willed(said));
-    }
-
-    /// Commits the CONNECT of a Client that comes back. A Will whose delay has passed, and which
-    /// the log refused until now, is published all the same, in one commit with it.
-    pub(crate) fn submit_with_late_will(
-        &mut self,
-        now: Now,
-        slot: usize,
-        draft: Draft,
-        at: usize,
-        then: Then,
-    ) {
-        let is_late = self.sessions.get(slot).is_some_and(|session| {
-            let is_late = session.will_at.is_some_and(|at| at <= now.mono_ms);
-            let will = session.will.as_ref();
-            will.is_some_and(|will| is_late || will.delay_seconds == 0)
-        });
-        if is_late {
-            self.publish_will(now, slot, draft, Some(at), Some(slot), then);
-        } else {
-            self.submit(draft, Some(at), Some(slot), then);
-        }
+        self.publish_will(now, slot, draft, Then::Willed(said));
     }
 
     pub(crate) fn willed(&mut self, now: Now, slot: usize, outcome: Result<(), Refusal>) {
@@ -115,7 +87,11 @@ impl Shard {
             return;
         };
         session.unsettled = false;
-        if outcome.is_ok() {
+        if outcome == Err(Refusal::TooLarge) && session.will.take().is_some() {
+            self.counts.refused += 1; // For ever.
+            session.will_at = None;
+            self.mark_row_dirty(slot);
+        } else if outcome.is_ok() {
             (session.will, session.will_at) = (None, None);
         } else {
             session.will_at = Some(now.mono_ms + RETRY_MS);
@@ -142,7 +118,12 @@ impl Shard {
                 return self.will_due(now, slot, None);
             }
         }
-        if let Some(load) = &mut session.load
+        let late_at = session.late.as_ref().and_then(|late| late.at);
+        if !session.unsettled && is_due(late_at) {
+            self.publish_late(now, slot);
+        }
+        if let Some(session) = self.sessions.get_mut(slot)
+            && let Some(load) = &mut session.load
             && is_due(load.at)
         {
             load.at = None;

@@ -1,8 +1,9 @@
 //! What a full disk refuses, by hand: the protocol's answer, and memory as the log has it.
 
-use super::World;
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
-use crate::{ConnectionId, Limits};
+use super::{ROUTED, World};
+use crate::session::late::LATE_MAX;
+use crate::{ConnectionId, Limits, Refusal, Table};
 
 const LASTING: &str = "05 11 00000064";
 
@@ -171,6 +172,168 @@ fn a_refused_will_is_published_though_its_client_is_back() {
         };
         assert_eq!(world.read(subscriber), hex(next), "{delay}");
     }
+}
+
+/// CONNECT of one Client; its Will is for "routed/x".
+fn mortal(flags: &str, properties: &str, payload: &str) -> Vec<u8> {
+    let topic = "0008 726f757465642f78";
+    let length = payload.len() / 2;
+    let will = format!("00 {topic} {length:04x} {payload}");
+    connect_v5('a', flags, properties, &will)
+}
+
+/// What routes took.
+fn routed(world: &World) -> Vec<Vec<u8>> {
+    let records = world.log.records.get(&ROUTED).into_iter().flatten();
+    records.flatten().map(|one| one.payload.to_vec()).collect()
+}
+
+fn refused(world: &World) -> u64 {
+    let shards = world.shards.iter();
+    shards.map(|shard| shard.counts().refused).sum()
+}
+
+/// As the log does: a full disk and a backlog take rows, and nothing that is appended.
+#[test]
+fn a_refused_will_refuses_no_connect() {
+    let cases = [
+        (Refusal::Full, "04", LASTING, false),
+        (Refusal::Backlog, "04", LASTING, true),
+        (Refusal::Full, "06", LASTING, true), // Clean Start
+        (Refusal::Backlog, "06", LASTING, false),
+        (Refusal::Full, "04", "00", false), // It ends with its connection.
+        (Refusal::Full, "04", "00", true),
+    ];
+    for (refusal, flags, properties, restarts) in cases {
+        let case = format!("{refusal:?}, {flags}, {properties}, restarts: {restarts}");
+        let mut world = World::new(2, Limits::default());
+        let mut last = live(&mut world, 0, &mortal("04", properties, "31"));
+        world.log.refuses_appends = Some(refusal);
+        for (shard, payload) in [(1, "32"), (0, "33")] {
+            world.cut(last);
+            world.run();
+            last = world.open(shard);
+            let answer = exchange(&mut world, last, &mortal(flags, properties, payload));
+            let present = u8::from(flags == "04" && properties == LASTING);
+            assert_eq!(
+                (answer[0], answer[2], answer[3]),
+                (0x20, present, 0),
+                "{case}"
+            );
+            world.agrees_with_its_log(false).unwrap();
+        }
+        world.cut(last);
+        world.run();
+        if restarts {
+            world.crash(0);
+            world.run();
+        }
+        // To read only.
+        let last = live(&mut world, 1, &connect_v5('a', "00", LASTING, ""));
+        world.pass(10_000);
+        world.run();
+        assert!(routed(&world).is_empty(), "{case}");
+        world.log.refuses_appends = None;
+        world.pass(1_000);
+        world.run();
+        assert_eq!(routed(&world), [b"1", b"2", b"3"], "{case}");
+        assert_eq!(world.log.rows(Table::Wills), 0);
+        world.agrees_with_its_log(true).unwrap();
+        // Once.
+        world.cut(last);
+        world.run();
+        world.crash(0);
+        world.pass(20_000);
+        world.run();
+        assert_eq!((routed(&world).len(), refused(&world)), (3, 0), "{case}");
+    }
+}
+
+#[test]
+fn a_will_that_waits_goes_before_the_next() {
+    for properties in [LASTING, "00"] {
+        let mut world = World::new(2, Limits::default());
+        let mut last = live(&mut world, 0, &mortal("04", properties, "31"));
+        world.log.refuses_appends = Some(Refusal::Full);
+        for payload in ["32", "33"] {
+            world.cut(last);
+            world.run();
+            last = live(&mut world, 1, &mortal("04", properties, payload));
+        }
+        // There is space before the log is asked again.
+        world.log.refuses_appends = None;
+        world.cut(last);
+        world.run();
+        assert_eq!(routed(&world), [b"1", b"2", b"3"], "{properties}");
+        world.agrees_with_its_log(true).unwrap();
+    }
+}
+
+#[test]
+fn a_will_that_is_too_large_for_the_log_is_counted_and_gone() {
+    // In the row of its Session, which lives on, or ends.
+    for (properties, sessions) in [(LASTING, 1), ("00", 0)] {
+        let mut world = World::new(1, Limits::default());
+        let client = live(&mut world, 0, &mortal("04", properties, "3131"));
+        world.log.payload_bytes_max = Some(1);
+        world.cut(client);
+        world.run();
+        assert_eq!(refused(&world), 1);
+        world.pass(2_000);
+        world.run();
+        assert_eq!(world.log.rows(Table::Sessions), sessions);
+        world.agrees_with_its_log(true).unwrap();
+        live(&mut world, 0, &connect_v5('a', "00", LASTING, ""));
+        assert_eq!((routed(&world).len(), refused(&world)), (0, 1));
+    }
+    // In a row of its own: the one behind it is published.
+    let mut world = World::new(1, Limits::default());
+    let mut last = live(&mut world, 0, &mortal("04", LASTING, "3131"));
+    world.log.refuses_appends = Some(Refusal::Full);
+    for payload in ["32", "33"] {
+        world.cut(last);
+        world.run();
+        last = live(&mut world, 0, &mortal("04", LASTING, payload));
+    }
+    world.log.payload_bytes_max = Some(1);
+    world.log.refuses_appends = None;
+    for _ in 0..2 {
+        world.pass(1_000);
+        world.run();
+    }
+    assert_eq!(routed(&world), [b"2"]);
+    assert_eq!((refused(&world), world.log.rows(Table::Wills)), (1, 0));
+    world.agrees_with_its_log(true).unwrap();
+}
+
+#[test]
+fn so_many_wills_of_one_client_wait_and_no_more() {
+    let mut world = World::new(1, Limits::default());
+    world.log.refuses_appends = Some(Refusal::Full);
+    let mut taken = Vec::new();
+    loop {
+        let payload = u8::try_from(taken.len()).unwrap();
+        let client = world.open(0);
+        let connect = mortal("04", LASTING, &format!("{payload:02x}"));
+        let answer = exchange(&mut world, client, &connect);
+        if answer[3] != 0 {
+            assert_eq!(answer[3], 0x97);
+            break;
+        }
+        taken.push(vec![payload]);
+        world.cut(client);
+        world.run();
+    }
+    assert_eq!(taken.len(), LATE_MAX);
+    world.agrees_with_its_log(false).unwrap();
+    // Without a Will there is none to wait.
+    live(&mut world, 0, &connect_v5('a', "00", LASTING, ""));
+    assert_eq!(world.log.rows(Table::Wills), LATE_MAX);
+    world.log.refuses_appends = None;
+    world.pass(1_000);
+    world.run();
+    assert_eq!(routed(&world), taken);
+    world.agrees_with_its_log(true).unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::World;
 use super::exchanges::{connect_v3, connect_v5, exchange, hex, live};
 use crate::directory::Claimed;
-use crate::{CommitId, Limits, Publisher, Table, rows};
+use crate::{CommitId, Limits, Message, Publisher, Table, rows};
 
 #[test]
 fn at_the_limit_of_sessions_those_that_exist_come_back() {
@@ -109,7 +109,10 @@ fn of_two_rows_of_one_client_id_the_newer_session_stays() {
             },
             expiry_seconds: u32::MAX,
             left_at_ms: None,
-            will: None,
+            will: (number == 5).then(|| rows::WillRow {
+                delay_seconds: 0,
+                message: Arc::new(Message::example("routed/x")),
+            }),
         };
         let change = rows::session(number, &row);
         let key = (change.table, change.key);
@@ -120,6 +123,11 @@ fn of_two_rows_of_one_client_id_the_newer_session_stays() {
     let sessions = world.shards.iter().flat_map(|shard| &shard.sessions);
     let numbers: Vec<u64> = sessions.map(|(_, session)| session.number()).collect();
     assert_eq!(numbers, [8]);
+    // The log had not let the other go, nor taken its Will.
+    assert_eq!(world.log.rows(Table::Sessions), 1);
+    let records = world.log.records.values();
+    assert_eq!(records.map(Vec::len).sum::<usize>(), 1);
+    world.agrees_with_its_log(true).unwrap();
 }
 
 #[test]

@@ -18,6 +18,8 @@ struct View {
     client: String,
     expiry_seconds: u32,
     will: Option<(u32, Bytes)>,
+    /// Wills that wait for the log.
+    late: Vec<Bytes>,
     subscriptions: BTreeMap<String, (QoS, Option<SubscriptionId>)>,
     inbound: BTreeSet<u16>,
     /// Packet Identifier -> PUBREL is the next to be sent.
@@ -44,6 +46,8 @@ impl View {
         };
         let will = session.will.as_ref();
         view.will = will.map(|will| (will.delay_seconds, will.message.payload.clone()));
+        let late = session.late.iter().flat_map(|late| late.messages());
+        view.late = late.map(|message| message.payload.clone()).collect();
         for one in &session.subscriptions {
             let options = (one.options.qos, one.id);
             view.subscriptions.insert(one.filter.to_string(), options);

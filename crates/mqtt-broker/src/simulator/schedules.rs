@@ -10,7 +10,7 @@ use super::client::{Client, Event, LONG_BYTES_MIN, Mark, SHORT_BYTES_MAX};
 use super::judge::Judge;
 use super::{Disk, Random, World};
 use crate::retained::Scan;
-use crate::{Input, Limits, Message, Publisher, Strategy, Table, Ticket};
+use crate::{Input, Limits, Message, Publisher, Refusal, Strategy, Table, Ticket};
 
 const TOPICS: [&str; 5] = ["a", "b/c", "b/d", "routed/x", "routed/y"];
 const FILTERS: [&str; 6] = ["#", "a", "b/+", "routed/#", "+/x", "b/c"];
@@ -189,7 +189,11 @@ impl Schedule {
             47 => self.world.keep(&mut self.random),
             48 => self.inject(),
             49 if self.random.chance(self.calm) => self.stop(),
-            50 if self.may_fill => self.world.log.full = self.random.chance(3),
+            50 if self.may_fill => {
+                self.world.log.full = self.random.chance(3);
+                let refuses = self.random.chance(3);
+                self.world.log.refuses_appends = refuses.then_some(Refusal::Full);
+            }
             _ => {
                 let client = self.random.below(self.clients.len());
                 self.act(client)?;
@@ -409,6 +413,7 @@ impl Schedule {
         let mut waited = false;
         for _ in 0..10_000 {
             self.world.log.full = false;
+            self.world.log.refuses_appends = None;
             self.world.read_all();
             // What a full disk refused is tried again by the clock.
             self.world.pass(1_000);
