@@ -281,10 +281,7 @@ impl Shard {
         let Shares {
             waiting, mut sent, ..
         } = *shares;
-        // A panic may have ended the connection between sending one and taking it from here.
-        let front = waiting.front();
-        let was_sent = front.is_some_and(|one| sent.values().any(|sent| sent.given.is(&one.given)));
-        let unsent = waiting.into_iter().skip(usize::from(was_sent));
+        let unsent = waiting.into_iter();
         let mut settled: Vec<_> = unsent.map(|one| (one.given, Outcome::Back)).collect();
         let Some(session) = self.sessions.get_mut(slot) else {
             return;
@@ -397,13 +394,15 @@ impl Shard {
             if !self.has_room(slot, at) {
                 return;
             }
+            // In this order, and nothing between: at every moment it is in one place, also for a
+            // panic that ends another connection.
             self.send_share(now, slot, at, dispatch);
-            self.burn();
             let session = self.sessions.get_mut(slot);
             if let Some(shares) = session.and_then(|session| session.shares.as_mut()) {
                 shares.waiting.pop_front();
                 shares.own_was_sent = false;
             }
+            self.burn();
         }
     }
 
@@ -650,9 +649,5 @@ impl Given {
             group: group.clone(),
             number: 0,
         }
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        self.number == other.number && Arc::ptr_eq(&self.group, &other.group)
     }
 }

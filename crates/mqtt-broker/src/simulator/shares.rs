@@ -81,6 +81,26 @@ pub(super) fn puback(world: &mut World, connection: ConnectionId, id: u8) -> Vec
 }
 
 #[test]
+fn a_bug_behind_a_dispatch_does_not_send_it_again() {
+    let mut panics = 0;
+    for (qos, answer) in [(1, "40 02 0001"), (2, "50 02 0001")] {
+        for fuse in 0..4 {
+            let mut world = World::new(1, Limits::default());
+            let member = member(&mut world, 0, 'm', false, qos);
+            let publisher = live(&mut world, 0, &connect_v3('p', true));
+            world.shards[0].fuse = Some(fuse);
+            let publish = hex(&format!("3{} 06 0001 61 0001 01", qos * 2));
+            exchange(&mut world, publisher, &publish);
+            panics += world.panics;
+            let mut bytes = world.read(member);
+            bytes.extend(exchange(&mut world, member, &hex(answer)));
+            assert_eq!(payloads(&bytes), [1], "QoS {qos}, fuse {fuse}");
+        }
+    }
+    assert!(panics > 2, "{panics}");
+}
+
+#[test]
 fn bad_shared_subscriptions_are_refused() {
     // Rows 17 and 18 of the bad inputs.
     for (filter, options, why) in [
